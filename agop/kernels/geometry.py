@@ -1,0 +1,325 @@
+"""What a kernel measures between two points, and how its gradient contracts.
+
+A kernel is a scalar function of one measurement, taken in the coordinates of a
+metric (see :mod:`agop.kernels.metric`). There are four measurements, each with its
+own gradient, written once:
+
+=====================  =====================================  ======================
+class                  measurement s(x, z)                    examples
+=====================  =====================================  ======================
+RadialKernel           ‖x − z‖²                               Laplace, Gaussian
+InnerProductKernel     xᵀz                                    polynomial
+CosineKernel           ‖x/‖x‖ − z/‖z‖‖², times ‖x‖‖z‖         neural tangent
+PowerDistanceKernel    Σⱼ |xⱼ − zⱼ|ᵖ                          product Laplace
+=====================  =====================================  ======================
+
+A new kernel is a subclass of one of them with two methods, ``value(s)`` and
+``slope(s)``. Slopes are infinite at s = 0 for kernels with a kink (Laplace); the
+term of a coincident pair is then left out, as in the published algorithm.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+#: Pairs closer than this share of their norms are measured by differences.
+_CANCELLATION = {torch.float32: 1e-3, torch.float64: 1e-6}
+#: Pairs closer than this many eps of their norms coincide: a row that a metric maps
+#: alone, or at another place of a batch, differs from itself by that much.
+_ROUNDING = 32
+
+
+class Kernel(ABC):
+    """A similarity k(x, z) of two points, given by their coordinates.
+
+    Attributes
+    ----------
+    translation_invariant : bool
+        k(x + t, z + t) = k(x, z): data may be centred.
+    rotation_invariant : bool
+        k(Qx, Qz) = k(x, z): a full metric is meaningful.
+    """
+
+    translation_invariant: ClassVar[bool]
+    rotation_invariant: ClassVar[bool] = True
+
+    @abstractmethod
+    def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """All similarities.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, r)
+        Z : Tensor of shape (m, r)
+
+        Returns
+        -------
+        Tensor of shape (n, m)
+        """
+
+    @abstractmethod
+    def diagonal(self, X: torch.Tensor) -> torch.Tensor:
+        """k(x, x) for every row, shape (n,)."""
+
+    def distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """Distances in whose units the bandwidth is, shape (n, m)."""
+        return squared_distances(X, Z).clamp_(min=0).sqrt_()
+
+    @abstractmethod
+    def contraction(
+        self, X: torch.Tensor, Z: torch.Tensor, coef: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradients Σⱼ coef_jl ∂k(x, zⱼ)/∂x of every output at every row of X.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, r)
+        Z : Tensor of shape (m, r)
+        coef : Tensor of shape (m, c)
+
+        Returns
+        -------
+        Tensor of shape (n, c, r)
+        """
+
+
+def squared_distances(X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+    """‖x − z‖² for all pairs, shape (n, m), accurate for close pairs too.
+
+    One matrix product does the bulk. Where ‖x‖² + ‖z‖² − 2xᵀz cancels, the pair is
+    measured again by its difference: rows equal up to rounding are exactly 0 apart.
+    """
+    x_norms, z_norms = X.square().sum(1), Z.square().sum(1)
+    ones_x, ones_z = torch.ones_like(x_norms), torch.ones_like(z_norms)
+    left = torch.cat([-2 * X, x_norms[:, None], ones_x[:, None]], dim=1)
+    right = torch.cat([Z, ones_z[:, None], z_norms[:, None]], dim=1)
+    s = left @ right.T  # (n, m)
+    bound = _CANCELLATION[s.dtype]
+    close = s < (bound * x_norms)[:, None] + bound * z_norms
+    rows, columns = close.nonzero(as_tuple=True)
+    pairs_at_once = max(1, 2**22 // max(1, X.shape[1]))
+    for i, j in zip(
+        rows.split(pairs_at_once), columns.split(pairs_at_once), strict=True
+    ):
+        exact = (X[i] - Z[j]).square().sum(1)
+        floor = (_ROUNDING * torch.finfo(s.dtype).eps) ** 2 * (x_norms[i] + z_norms[j])
+        s[i, j] = exact.masked_fill_(exact <= floor, 0)
+    return s
+
+
+def _contract_columns(coef: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+    """[C | C₁∘Z | … | C_c∘Z], shape (m, c (r + 1)): one product serves all."""
+    products = coef[:, :, None] * Z[:, None, :]  # (m, c, r)
+    return torch.cat([coef, products.reshape(len(Z), -1)], dim=1)
+
+
+class RadialKernel(Kernel):
+    """k(x, z) = φ(s) of the squared distance s = ‖x − z‖².
+
+    Subclasses write ``value(s)`` and ``slope(s)`` = φ′(s), and may write
+    ``slope_of_value(k)`` if the slope is known in closed form from the value: then
+    gradients at the training points need no second pass over distances.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agop.kernels import RadialKernel
+    >>> class RationalQuadratic(RadialKernel):
+    ...     def value(self, s):
+    ...         return 1 / (1 + s)
+    ...     def slope(self, s):
+    ...         return -1 / (1 + s) ** 2
+    >>> RationalQuadratic().matrix(torch.tensor([[0.0]]), torch.tensor([[1.0]]))
+    tensor([[0.5000]])
+    """
+
+    translation_invariant: ClassVar[bool] = True
+
+    @abstractmethod
+    def value(self, s: torch.Tensor) -> torch.Tensor:
+        """φ(s)."""
+
+    @abstractmethod
+    def slope(self, s: torch.Tensor) -> torch.Tensor:
+        """φ′(s)."""
+
+    def slope_of_value(self, k: torch.Tensor) -> torch.Tensor | None:
+        """φ′ where φ takes the value k; None if there is no closed form."""
+        return None
+
+    def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """All similarities, shape (n, m)."""
+        return self.value(squared_distances(X, Z))
+
+    def diagonal(self, X: torch.Tensor) -> torch.Tensor:
+        """φ(0), shape (n,)."""
+        return self.value(torch.zeros_like(X[:, 0]))
+
+    def contraction(
+        self, X: torch.Tensor, Z: torch.Tensor, coef: torch.Tensor
+    ) -> torch.Tensor:
+        """2 (x Σⱼ wⱼ − Σⱼ wⱼ zⱼ) with wⱼ = coef_jl φ′(s_j), shape (n, c, r)."""
+        s = squared_distances(X, Z)
+        slopes = self.slope(s).masked_fill_(s == 0, 0)
+        return self.contract_slopes(slopes, X, _contract_columns(coef, Z))
+
+    @staticmethod
+    def contract_slopes(
+        slopes: torch.Tensor, X: torch.Tensor, columns: torch.Tensor
+    ) -> torch.Tensor:
+        """The same from slopes (n, m) and columns [C | C₁∘Z | …] (m, c (r + 1))."""
+        sums = slopes @ columns  # (n, c (r + 1))
+        return radial_gradient(sums, X)
+
+
+def radial_gradient(sums: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
+    """2 (x Σ w − Σ w z) from the sums [Σ w | Σ w z] of every output, (n, c, r)."""
+    n, r = X.shape
+    c = sums.shape[1] // (r + 1)
+    first = X[:, None, :] * sums[:, :c, None]  # (n, c, r)
+    return 2 * (first - sums[:, c:].reshape(n, c, r))
+
+
+class InnerProductKernel(Kernel):
+    """k(x, z) = φ(s) of the inner product s = xᵀz.
+
+    Subclasses write ``value(s)`` and ``slope(s)`` = φ′(s).
+    """
+
+    translation_invariant: ClassVar[bool] = False
+
+    @abstractmethod
+    def value(self, s: torch.Tensor) -> torch.Tensor:
+        """φ(s)."""
+
+    @abstractmethod
+    def slope(self, s: torch.Tensor) -> torch.Tensor:
+        """φ′(s)."""
+
+    def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """All similarities, shape (n, m)."""
+        return self.value(X @ Z.T)
+
+    def diagonal(self, X: torch.Tensor) -> torch.Tensor:
+        """φ(‖x‖²), shape (n,)."""
+        return self.value(X.square().sum(1))
+
+    def contraction(
+        self, X: torch.Tensor, Z: torch.Tensor, coef: torch.Tensor
+    ) -> torch.Tensor:
+        """Σⱼ coef_jl φ′(xᵀzⱼ) zⱼ, shape (n, c, r)."""
+        products = coef[:, :, None] * Z[:, None, :]  # (m, c, r)
+        sums = self.slope(X @ Z.T) @ products.reshape(len(Z), -1)
+        return sums.reshape(len(X), coef.shape[1], X.shape[1])
+
+
+class CosineKernel(Kernel):
+    """k(x, z) = ‖x‖‖z‖ φ(s), s = ‖x/‖x‖ − z/‖z‖‖² = 2 − 2 cos(x, z).
+
+    Subclasses write ``value(s)`` = φ and ``slope(s)`` = dφ/d cos, as functions of
+    the chord s, which keeps its digits for nearly parallel points.
+    """
+
+    translation_invariant: ClassVar[bool] = False
+
+    @abstractmethod
+    def value(self, s: torch.Tensor) -> torch.Tensor:
+        """φ as a function of the chord."""
+
+    @abstractmethod
+    def slope(self, s: torch.Tensor) -> torch.Tensor:
+        """The derivative of φ with respect to the cosine, at the chord s."""
+
+    def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """All similarities, shape (n, m)."""
+        (x_norms, x_units), (z_norms, z_units) = _polar(X), _polar(Z)
+        values = self.value(squared_distances(x_units, z_units))
+        return x_norms * values * z_norms.T
+
+    def diagonal(self, X: torch.Tensor) -> torch.Tensor:
+        """‖x‖² φ(0), shape (n,)."""
+        squares = X.square().sum(1)
+        return squares * self.value(torch.zeros_like(squares))
+
+    def contraction(
+        self, X: torch.Tensor, Z: torch.Tensor, coef: torch.Tensor
+    ) -> torch.Tensor:
+        """Σⱼ coef_jl (φ′ zⱼ + ‖zⱼ‖ (φ − cos φ′) x/‖x‖), shape (n, c, r)."""
+        (x_norms, x_units), (z_norms, z_units) = _polar(X), _polar(Z)
+        s = squared_distances(x_units, z_units)
+        slopes = self.slope(s).masked_fill_(x_norms == 0, 0)  # the tip of a cone
+        products = coef[:, :, None] * Z[:, None, :]  # (m, c, r)
+        along_z = (slopes @ products.reshape(len(Z), -1)).reshape(
+            len(X), coef.shape[1], X.shape[1]
+        )
+        radial = (self.value(s) - (1 - s / 2) * slopes) @ (coef * z_norms)  # (n, c)
+        return along_z + radial[:, :, None] * x_units[:, None, :]
+
+
+def _polar(X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Norms (n, 1) and unit vectors (n, r); the zero vector stays zero."""
+    norms = torch.linalg.vector_norm(X, dim=1, keepdim=True)
+    return norms, X / torch.where(norms == 0, torch.ones_like(norms), norms)
+
+
+class PowerDistanceKernel(Kernel):
+    """k(x, z) = φ(s) of the power distance s = Σⱼ |xⱼ − zⱼ|ᵖ.
+
+    It knows the axes: rotating the data changes it, so that only a diagonal metric
+    has a meaning. Subclasses have a field ``p`` and write ``value(s)`` and
+    ``slope(s)`` = φ′(s).
+    """
+
+    translation_invariant: ClassVar[bool] = True
+    rotation_invariant: ClassVar[bool] = False
+    p: float
+
+    @abstractmethod
+    def value(self, s: torch.Tensor) -> torch.Tensor:
+        """φ(s)."""
+
+    @abstractmethod
+    def slope(self, s: torch.Tensor) -> torch.Tensor:
+        """φ′(s)."""
+
+    def power_distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """Σⱼ |xⱼ − zⱼ|ᵖ for all pairs, shape (n, m)."""
+        if self.p == 2.0:
+            return squared_distances(X, Z)
+        distances = torch.cdist(X.contiguous(), Z.contiguous(), p=self.p)
+        return distances if self.p == 1.0 else distances.pow_(self.p)
+
+    def distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """‖x − z‖ₚ for all pairs, shape (n, m)."""
+        return self.power_distances(X, Z).pow_(1 / self.p)
+
+    def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+        """All similarities, shape (n, m)."""
+        return self.value(self.power_distances(X, Z))
+
+    def diagonal(self, X: torch.Tensor) -> torch.Tensor:
+        """φ(0), shape (n,)."""
+        return self.value(torch.zeros_like(X[:, 0]))
+
+    def contraction(
+        self, X: torch.Tensor, Z: torch.Tensor, coef: torch.Tensor
+    ) -> torch.Tensor:
+        """Σⱼ coef_jl φ′ p |δ|ᵖ⁻¹ sign δ with δ = x − zⱼ, shape (n, c, r)."""
+        s = self.power_distances(X, Z)
+        slopes = self.slope(s).masked_fill_(s == 0, 0).mul_(self.p)  # (n, m)
+        gradients = X.new_empty(X.shape[1], len(X), coef.shape[1])
+        for feature in range(X.shape[1]):
+            delta = X[:, feature, None] - Z[:, feature]  # (n, m)
+            gradients[feature] = self._derivative(delta).mul_(slopes) @ coef
+        return gradients.permute(1, 2, 0)
+
+    def _derivative(self, delta: torch.Tensor) -> torch.Tensor:
+        """|δ|ᵖ⁻¹ sign δ; 0 at δ = 0."""
+        if self.p == 1.0:
+            return delta.sign_()
+        signs = delta.sign()
+        powers = delta.abs_().pow_(self.p - 1)
+        return powers.masked_fill_(signs == 0, 0).mul_(signs)

@@ -1,0 +1,327 @@
+"""One fit: choose what is left open, run the recursion on all rows, summarise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from agop.core.arrays import random_rows
+from agop.core.outer_product import DenseOuterProduct, RowsOuterProduct
+from agop.core.spectrum import Spectrum
+from agop.kernels import (
+    DiagonalMetric,
+    FullMetric,
+    Kernel,
+    Laplace,
+    ProductLaplace,
+)
+from agop.rfm.calibration import Loss, fit_slope
+from agop.rfm.machine import KernelMachine
+from agop.rfm.recursion import Median, Problem, Recipe, Round, recurse
+from agop.rfm.selection import (
+    OutOfFold,
+    Trial,
+    best_trial,
+    cross_fit,
+    make_folds,
+)
+
+#: Rows on which settings are chosen, at most.
+SELECTION_ROWS = 1000
+
+#: What is tried where a parameter says "auto".
+KERNELS_TRIED: tuple[Kernel, ...] = (Laplace(), ProductLaplace())
+METRICS = {"full": FullMetric, "diagonal": DiagonalMetric}
+FACTORS = (1.0, 0.5, 3.0)
+PENALTIES = tuple(10.0**exponent for exponent in range(-4, 2))
+ROUNDS = 4
+
+#: Settings used when there are too few rows to choose: no round, a mild penalty.
+_FALLBACK_ALPHA = 0.1
+
+#: How many recipes go on after round 0, 1 and 2.
+_KEEP = (9, 4, 2)
+
+#: Called after every round with its name and a message; True stops.
+Report = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be chosen, and from what.
+
+    Parameters
+    ----------
+    recipes : tuple of Recipe
+    penalties : tuple of float
+    n_iter : int or None
+        Number of rounds; None to choose among 0 … `ROUNDS`.
+    """
+
+    recipes: tuple[Recipe, ...]
+    penalties: tuple[float, ...]
+    n_iter: int | None
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is left to choose."""
+        return self.n_iter is None or len(self.recipes) * len(self.penalties) > 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that were chosen, and what is known about them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    alphas : tuple of float
+        Penalty of every round, up to the chosen one.
+    trials : list of Trial
+        All that was tried.
+    out_of_fold : OutOfFold or None
+        Predictions of the chosen settings for rows they were not fitted to.
+    losses : list of float
+        Cross-fitted loss of the recipe at every round.
+    """
+
+    recipe: Recipe
+    alphas: tuple[float, ...]
+    trials: list[Trial]
+    out_of_fold: OutOfFold | None
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a fit.
+
+    Parameters
+    ----------
+    choice : Choice
+    machine : KernelMachine
+    n_rounds : int
+        Metric updates behind the machine.
+    alpha : float
+        Penalty of the last solve.
+    jitter : float
+    spectrum : Spectrum
+        Of the AGOP of the final machine at the training points.
+    history : dict of ndarray
+    slope : float
+        Of the softmax that turns scores into probabilities; NaN for regression.
+    """
+
+    choice: Choice
+    machine: KernelMachine
+    n_rounds: int
+    alpha: float
+    jitter: float
+    spectrum: Spectrum
+    history: dict[str, np.ndarray]
+    slope: float
+
+
+def choose(
+    problem: Problem,
+    settings: Settings,
+    loss: Loss,
+    generator: np.random.RandomState,
+    report: Report,
+) -> Choice:
+    """Choose settings by cross-fitting on (a random subset of) the rows.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : Settings
+    loss : Loss
+    generator : RandomState
+    report : callable
+
+    Returns
+    -------
+    Choice
+    """
+    n_iter = ROUNDS if settings.n_iter is None else settings.n_iter
+    rows = random_rows(len(problem.X), SELECTION_ROWS, generator)
+    part = problem.rows(torch.from_numpy(rows).to(problem.X.device))
+    folds = make_folds(
+        part.X.cpu().numpy(),
+        part.Y.cpu().numpy(),
+        part.sample_weight.cpu().numpy(),
+        generator,
+    )
+    if not settings.open or not folds:
+        return _without_choice(settings)
+    trials: list[Trial] = []
+    for index, trials in enumerate(
+        cross_fit(
+            part,
+            folds,
+            settings.recipes,
+            settings.penalties,
+            n_iter,
+            loss,
+            keep=_KEEP,
+        )
+    ):
+        least = best_trial(trials).best_loss
+        if report("selection", f"selection, round {index}: loss {least:.4g}"):
+            break
+    solved = [trial for trial in trials if trial.losses]
+    if not solved:
+        return _without_choice(settings)
+    if settings.n_iter is None:
+        winner = best_trial(solved)
+        last = winner.best_round
+    else:
+        winner = min(solved, key=lambda trial: trial.losses[-1])
+        last = len(winner.losses) - 1
+    return Choice(
+        winner.recipe,
+        tuple(winner.alphas[: last + 1]),
+        trials,
+        winner.out_of_fold[last],
+        winner.losses,
+    )
+
+
+def _without_choice(settings: Settings) -> Choice:
+    alpha = _FALLBACK_ALPHA if len(settings.penalties) > 1 else settings.penalties[0]
+    return Choice(
+        settings.recipes[0], (alpha,) * ((settings.n_iter or 0) + 1), [], None, []
+    )
+
+
+def fit(
+    problem: Problem,
+    settings: Settings,
+    loss: Loss,
+    generator: np.random.RandomState,
+    report: Report,
+    *,
+    calibrate: bool,
+    on_round: Callable[[Round], bool],
+) -> Fit:
+    """Choose settings, run the recursion on all rows, and summarise the result.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : Settings
+    loss : Loss
+        Compares settings.
+    generator : RandomState
+    report : callable
+        Told of every round of the choice.
+    calibrate : bool
+        Fit the slope of the probabilities.
+    on_round : callable
+        Told of every round on all rows; True stops.
+
+    Returns
+    -------
+    Fit
+    """
+    choice = choose(problem, settings, loss, generator, report)
+    recipe, alphas = choice.recipe, choice.alphas
+    observe = settings.open or calibrate
+    rows: list[tuple[float, ...]] = []
+    for current in recurse(problem, recipe, alphas, leave_one_out=observe):
+        rows.append(_history_row(current, problem, loss))
+        if on_round(current):
+            break
+    spectrum = agop_spectrum(current.machine, problem, center=recipe.center)
+    slope = _slope(choice, current, problem) if calibrate else math.nan
+    return Fit(
+        choice,
+        current.machine,
+        current.index,
+        current.alpha,
+        current.solution.jitter,
+        spectrum,
+        _history(rows, choice.losses),
+        slope,
+    )
+
+
+def agop_spectrum(
+    machine: KernelMachine,
+    problem: Problem,
+    *,
+    center: bool,
+    outputs: slice = slice(None),
+) -> Spectrum:
+    """Spectrum of the AGOP of a machine, without a (d, d) array for few gradients.
+
+    Parameters
+    ----------
+    machine : KernelMachine
+    problem : Problem
+        Points and weights; its targets are not used.
+    center : bool
+    outputs : slice, default=slice(None)
+        Outputs that count.
+
+    Returns
+    -------
+    Spectrum
+    """
+    n_samples, n_features = problem.X.shape
+    n_outputs = len(range(*outputs.indices(machine.coef.shape[1])))
+    wide = n_features > n_samples * n_outputs
+    kind = RowsOuterProduct if wide else DenseOuterProduct
+    accumulator = machine.accumulate(
+        kind(n_features, center=center), problem.X, problem.sample_weight, outputs
+    )
+    of = Spectrum.of_factor if wide else Spectrum.of_matrix
+    return of(accumulator.value())
+
+
+def _slope(choice: Choice, last: Round, problem: Problem) -> float:
+    """From predictions that did not see their own label."""
+    found = choice.out_of_fold
+    if found is None and last.solution.residuals is not None:
+        scores = problem.Y - last.solution.residuals
+        found = OutOfFold(scores, problem.Y, problem.sample_weight)
+    if found is None:
+        return 1.0
+    return fit_slope(found.scores, found.targets, found.weights)
+
+
+def _history_row(current: Round, problem: Problem, loss: Loss) -> tuple[float, ...]:
+    residuals = current.solution.residuals
+    leave_one_out = math.nan
+    if residuals is not None:
+        scores = problem.Y - residuals
+        leave_one_out = loss(scores, problem.Y, problem.sample_weight)
+    return (
+        current.index,
+        leave_one_out,
+        current.alpha,
+        current.machine.bandwidth,
+        current.effective_rank,
+        current.seconds,
+    )
+
+
+def _history(
+    rows: Sequence[tuple[float, ...]], losses: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """Columns by name; NaN where a round was only cross-fitted, or only run."""
+    names = ("leave_one_out", "alpha", "bandwidth", "effective_rank", "seconds")
+    length = max(len(rows), len(losses))
+    table = np.full((length, len(names)), math.nan)
+    table[: len(rows)] = [row[1:] for row in rows]
+    cross_fitted = np.full(length, math.nan)
+    cross_fitted[: len(losses)] = losses
+    return {
+        "round": np.arange(length),
+        "cross_fitted": cross_fitted,
+        **dict(zip(names, table.T.copy(), strict=True)),
+    }
