@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 import torch
 
 #: Rows of one product in the dtype of the Jacobians; products add up in float64.
-_PRODUCT_ROWS = 512
+_PRODUCT_ROWS = 1024
 
 
 class GradientOuterProduct(ABC):

@@ -52,11 +52,11 @@ class GeneralizedExponential(RadialKernel):
 
     Parameters
     ----------
-    exponent : float, default=1.3
+    exponent : float, default=1.5
         q in (0, 2]; outside, the kernel is not positive semi-definite.
     """
 
-    exponent: float = 1.3
+    exponent: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the exponent."""

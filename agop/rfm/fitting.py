@@ -15,6 +15,7 @@ from agop.core.spectrum import Spectrum
 from agop.kernels import (
     DiagonalMetric,
     FullMetric,
+    GeneralizedExponential,
     Kernel,
     Laplace,
     ProductLaplace,
@@ -24,7 +25,6 @@ from agop.rfm.machine import KernelMachine
 from agop.rfm.recursion import Median, Problem, Recipe, Round, recurse
 from agop.rfm.selection import (
     OutOfFold,
-    Trial,
     best_trial,
     cross_fit,
     make_folds,
@@ -34,17 +34,19 @@ from agop.rfm.selection import (
 SELECTION_ROWS = 1000
 
 #: What is tried where a parameter says "auto".
-KERNELS_TRIED: tuple[Kernel, ...] = (Laplace(), ProductLaplace())
+DEFAULTS: tuple[tuple[Kernel, Median], ...] = (
+    (Laplace(), Median(1.0)),
+    (GeneralizedExponential(1.5), Median(1.0)),
+    (ProductLaplace(), Median(0.3)),
+    (ProductLaplace(), Median(3.0)),
+)
+FACTORS = (1.0, 0.3, 3.0)
 METRICS = {"full": FullMetric, "diagonal": DiagonalMetric}
-FACTORS = (1.0, 0.5, 3.0)
-PENALTIES = tuple(10.0**exponent for exponent in range(-4, 2))
+PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 4))
 ROUNDS = 4
 
 #: Settings used when there are too few rows to choose: no round, a mild penalty.
 _FALLBACK_ALPHA = 0.1
-
-#: How many recipes go on after round 0, 1 and 2.
-_KEEP = (9, 4, 2)
 
 #: Called after every round with its name and a message; True stops.
 Report = Callable[[str, str], bool]
@@ -56,20 +58,23 @@ class Settings:
 
     Parameters
     ----------
-    recipes : tuple of Recipe
+    families : tuple of tuples of Recipe
+        See :func:`agop.rfm.selection.cross_fit`.
     penalties : tuple of float
+        Ascending.
     n_iter : int or None
         Number of rounds; None to choose among 0 … `ROUNDS`.
     """
 
-    recipes: tuple[Recipe, ...]
+    families: tuple[tuple[Recipe, ...], ...]
     penalties: tuple[float, ...]
     n_iter: int | None
 
     @property
     def open(self) -> bool:
         """Whether anything is left to choose."""
-        return self.n_iter is None or len(self.recipes) * len(self.penalties) > 1
+        recipes = sum(len(family) for family in self.families)
+        return self.n_iter is None or recipes * len(self.penalties) > 1
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,6 @@ class Choice:
     recipe : Recipe
     alphas : tuple of float
         Penalty of every round, up to the chosen one.
-    trials : list of Trial
-        All that was tried.
     out_of_fold : OutOfFold or None
         Predictions of the chosen settings for rows they were not fitted to.
     losses : list of float
@@ -91,7 +94,6 @@ class Choice:
 
     recipe: Recipe
     alphas: tuple[float, ...]
-    trials: list[Trial]
     out_of_fold: OutOfFold | None
     losses: list[float]
 
@@ -158,44 +160,43 @@ def choose(
     )
     if not settings.open or not folds:
         return _without_choice(settings)
-    trials: list[Trial] = []
+    trials = []
     for index, trials in enumerate(
         cross_fit(
             part,
             folds,
-            settings.recipes,
+            settings.families,
             settings.penalties,
             n_iter,
             loss,
-            keep=_KEEP,
         )
     ):
         least = best_trial(trials).best_loss
         if report("selection", f"selection, round {index}: loss {least:.4g}"):
             break
-    solved = [trial for trial in trials if trial.losses]
+    solved = [trial for trial in trials if trial.results]
     if not solved:
         return _without_choice(settings)
     if settings.n_iter is None:
         winner = best_trial(solved)
         last = winner.best_round
     else:
-        winner = min(solved, key=lambda trial: trial.losses[-1])
-        last = len(winner.losses) - 1
+        longest = max(len(trial.results) for trial in solved)
+        complete = [trial for trial in solved if len(trial.results) == longest]
+        winner = min(complete, key=lambda trial: trial.results[-1].loss)
+        last = longest - 1
     return Choice(
         winner.recipe,
-        tuple(winner.alphas[: last + 1]),
-        trials,
-        winner.out_of_fold[last],
-        winner.losses,
+        (*winner.path[:last], winner.results[last].alpha),
+        winner.results[last].out_of_fold,
+        [result.loss for result in winner.results],
     )
 
 
 def _without_choice(settings: Settings) -> Choice:
     alpha = _FALLBACK_ALPHA if len(settings.penalties) > 1 else settings.penalties[0]
-    return Choice(
-        settings.recipes[0], (alpha,) * ((settings.n_iter or 0) + 1), [], None, []
-    )
+    recipe = settings.families[0][0]
+    return Choice(recipe, (alpha,) * ((settings.n_iter or 0) + 1), None, [])
 
 
 def fit(

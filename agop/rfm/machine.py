@@ -71,9 +71,7 @@ class KernelMachine:
         operator = self._operator(X)
         width = self.coef.shape[1] * X.shape[1] + len(self.centers)
         for block in row_blocks(len(X), width, X.element_size()):
-            gradient = self.kernel.contraction(
-                operator.X[block], operator.Z, self.coef
-            )
+            gradient = self.kernel.contraction(operator.X[block], operator.Z, self.coef)
             yield block, self.metric.pull_back(gradient) / self.bandwidth
 
     def jacobian(self, X: torch.Tensor) -> torch.Tensor:

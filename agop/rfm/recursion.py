@@ -183,16 +183,24 @@ class Recursion:
 
     def machine(self, solution: Solution) -> KernelMachine:
         """The predictor of a solution under the present metric."""
-        metric = self.metric if self._span is None else self._span.lift(self.metric)
         return KernelMachine(
             self.recipe.kernel,
-            metric,
+            self._feature_metric(),
             self.bandwidth,
             self.centers,
             self.offset,
             solution.coef,
             solution.intercept,
         )
+
+    def kernel_to(self, X: torch.Tensor) -> torch.Tensor:
+        """Kernel values of new points with the training points, shape (m, n)."""
+        metric = self._feature_metric()
+        new, old = (
+            metric.project(points) / self.bandwidth
+            for points in (X - self.offset, self.centers)
+        )
+        return self.recipe.kernel.matrix(new, old)
 
     def advance(self, operator: KernelMatrix, coef: torch.Tensor) -> bool:
         """Make the AGOP of a solution the new metric.
@@ -227,6 +235,9 @@ class Recursion:
         self.index += 1
         self.bandwidth = self._bandwidth()
         return True
+
+    def _feature_metric(self) -> Metric:
+        return self.metric if self._span is None else self._span.lift(self.metric)
 
     def _next_metric(self, product: torch.Tensor, size: float) -> Metric:
         # Dividing by the size keeps powers of tiny or huge gradients within range.

@@ -10,7 +10,7 @@ coefficients nor through the metric. The chosen settings then run on all rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,22 @@ class OutOfFold:
     weights: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Result:
+    """The best of a round.
+
+    Parameters
+    ----------
+    alpha : float
+    loss : float
+    out_of_fold : OutOfFold
+    """
+
+    alpha: float
+    loss: float
+    out_of_fold: OutOfFold
+
+
 class Workspace:
     """Room for two kernel matrices, shared by trials that run one after another.
 
@@ -169,18 +185,18 @@ class Trial:
     folds : list of Fold
     recipe : Recipe
     penalties : sequence of float
-        Ascending. All are tried in round 0, and then the last choice and its
-        neighbours; the best, by squared error, is kept.
+        Ascending; searched locally at every round.
     loss : Loss
         By which rounds and recipes are compared.
     workspace : Workspace
 
     Attributes
     ----------
-    alphas, losses : list of float
-        Penalty and loss of every round so far.
-    out_of_fold : list of OutOfFold
-        Predictions of every round so far.
+    path : list of float
+        Penalty of every round so far from which the next metric was made: the one
+        of least squared error.
+    results : list of Result
+        The best of every round so far, by loss.
     finished : bool
         There is no further round: the outer product vanished, or no penalty makes
         the kernel matrix positive definite.
@@ -196,10 +212,10 @@ class Trial:
         workspace: Workspace,
     ) -> None:
         self.recipe = recipe
-        self.alphas: list[float] = []
-        self.losses: list[float] = []
-        self.out_of_fold: list[OutOfFold] = []
+        self.path: list[float] = []
+        self.results: list[Result] = []
         self.finished = False
+        self._arguments = (problem, folds, penalties, loss, workspace)
         self._penalties = list(penalties)
         self._loss = loss
         self._workspace = workspace
@@ -212,17 +228,36 @@ class Trial:
         ]
         self._coefs: list[torch.Tensor] = []
 
-    @property
-    def best_round(self) -> int:
-        """The round of least loss; the earliest of those that are as good."""
-        least = min(self.losses)
-        bound = least + 1e-9 * abs(least)
-        return next(i for i, loss in enumerate(self.losses) if loss <= bound)
+    def fork(self, recipe: Recipe) -> Trial:
+        """A trial that goes on with another metric after the same round 0.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            Of the same kernel and bandwidth.
+
+        Returns
+        -------
+        Trial
+        """
+        problem, folds, penalties, loss, workspace = self._arguments
+        other = Trial(problem, folds, recipe, penalties, loss, workspace)
+        other.path = list(self.path)
+        other.results = list(self.results)
+        other.finished = self.finished
+        other._coefs = self._coefs
+        return other
 
     @property
     def best_loss(self) -> float:
         """The least loss so far; infinite before the first round."""
-        return min(self.losses, default=math.inf)
+        return min((result.loss for result in self.results), default=math.inf)
+
+    @property
+    def best_round(self) -> int:
+        """The round of least loss; the earliest of those that are as good."""
+        bound = _no_worse(self.best_loss)
+        return next(i for i, r in enumerate(self.results) if r.loss <= bound)
 
     def step(self) -> None:
         """Solve one more round, unless the trial is finished."""
@@ -244,41 +279,89 @@ class Trial:
                 return
 
     def _solve(self) -> None:
-        penalties = self._candidates()
-        paths = [self._path(part, penalties) for part in self._parts]
-        scores = torch.cat(
-            [
-                part.machine(_stacked(path)).predict(test.X)
-                for part, path, test in zip(
-                    self._parts, paths, self._tests, strict=True
+        """Search the penalty, from the last choice outwards, by squared error."""
+        matrices = [part.kernel_matrix().dense().clone() for part in self._parts]
+        kernels = [
+            part.kernel_to(test.X)
+            for part, test in zip(self._parts, self._tests, strict=True)
+        ]
+        coefs: dict[int, list[torch.Tensor]] = {}
+        scores: dict[int, torch.Tensor] = {}
+        errors: dict[int, float] = {}
+
+        def error(index: int) -> float:
+            if index not in errors:
+                solutions = [
+                    self._solution(part, matrix, self._penalties[index])
+                    for part, matrix in zip(self._parts, matrices, strict=True)
+                ]
+                coefs[index] = [solution.coef for solution in solutions]
+                scores[index] = torch.cat(
+                    [
+                        kernel @ solution.coef + solution.intercept
+                        for kernel, solution in zip(kernels, solutions, strict=True)
+                    ]
                 )
-            ]
-        ).split(self._targets.shape[1], dim=1)
-        errors = [squared_error(s, self._targets, self._weights) for s in scores]
-        best = int(np.argmin(errors))
-        self.alphas.append(penalties[best])
-        self.losses.append(self._loss(scores[best], self._targets, self._weights))
-        self.out_of_fold.append(OutOfFold(scores[best], self._targets, self._weights))
-        self._coefs = [path[best].coef for path in paths]
+                errors[index] = squared_error(
+                    scores[index], self._targets, self._weights
+                )
+            return errors[index]
 
-    def _candidates(self) -> list[float]:
-        if not self.alphas:
-            return self._penalties
-        last = self._penalties.index(self.alphas[-1])
-        return self._penalties[max(0, last - 1) : last + 2]
+        best = descend(error, len(self._penalties), self._start())
+        self.path.append(self._penalties[best])
+        self._coefs = coefs[best]
+        losses = {
+            index: self._loss(score, self._targets, self._weights)
+            for index, score in sorted(scores.items())
+        }
+        chosen = min(losses, key=lambda index: losses[index])
+        found = OutOfFold(scores[chosen], self._targets, self._weights)
+        self.results.append(Result(self._penalties[chosen], losses[chosen], found))
 
-    def _path(self, part: Recursion, penalties: list[float]) -> list[Solution]:
-        """Solutions for several penalties from one kernel matrix."""
+    def _start(self) -> int:
+        if self.path:
+            return self._penalties.index(self.path[-1])
+        return len(self._penalties) // 2
+
+    def _solution(
+        self, part: Recursion, matrix: torch.Tensor, alpha: float
+    ) -> Solution:
         solver = CholeskySolver(
             fit_intercept=part.recipe.fit_intercept, leave_one_out=False
         )
-        kernel = part.kernel_matrix().dense()
-        copies = _Copies(kernel, self._workspace.square(1, len(kernel)))
-        problem = part.problem
-        return [
-            solver.solve(copies, problem.Y, alpha, problem.sample_weight)
-            for alpha in penalties
-        ]
+        copies = _Copies(matrix, self._workspace.square(1, len(matrix)))
+        return solver.solve(copies, part.problem.Y, alpha, part.problem.sample_weight)
+
+
+def descend(error: Callable[[int], float], size: int, start: int) -> int:
+    """Index of a local minimum of a function on 0 … size − 1, in few evaluations.
+
+    Parameters
+    ----------
+    error : callable
+    size : int
+    start : int
+
+    Returns
+    -------
+    int
+        The first of neighbouring indices that are as good.
+    """
+    best = start
+    for stride in (2, 1):
+        while True:
+            around = [i for i in (best - stride, best, best + stride) if 0 <= i < size]
+            bound = _no_worse(min(error(i) for i in around))
+            moved = next(i for i in around if error(i) <= bound)
+            if moved == best:
+                break
+            best = moved
+    return best
+
+
+def _no_worse(loss: float) -> float:
+    """Losses up to here count as equal: rounding must not decide."""
+    return loss + 1e-9 * abs(loss)
 
 
 def _training_part(
@@ -290,58 +373,63 @@ def _training_part(
     return Recursion(part, recipe, workspace.square(0, len(rows)))
 
 
-def _stacked(path: list[Solution]) -> Solution:
-    """All solutions of a path side by side, so that one product predicts for all."""
-    coef = torch.cat([solution.coef for solution in path], dim=1)
-    intercept = torch.cat([solution.intercept for solution in path])
-    return Solution(coef, intercept, 0.0, None)
-
-
 def cross_fit(
     problem: Problem,
     folds: list[Fold],
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Sequence[Recipe]],
     penalties: Sequence[float],
     n_iter: int,
     loss: Loss,
-    *,
-    keep: Sequence[int] = (),
 ) -> Iterator[list[Trial]]:
-    """Run several recipes round by round, dropping the worst on the way.
+    """Run several recipes, round by round.
+
+    Plain kernels come first: of every family the one of least loss goes on, once for
+    each metric. A recursion whose loss has grown by 5 % is given up.
 
     Parameters
     ----------
     problem : Problem
     folds : list of Fold
-    recipes : sequence of Recipe
+    recipes : sequence of sequences of Recipe
+        Families; within one, recipes differ in kernel, bandwidth and metric.
     penalties : sequence of float
     n_iter : int
         Number of metric updates.
     loss : Loss
-    keep : sequence of int, default=()
-        How many recipes, the best by least loss so far, go on after round 0, 1, …;
-        beyond its end nothing is dropped.
 
     Yields
     ------
     list of Trial
-        All trials, dropped ones included, after every round.
+        All trials so far, after every round.
     """
     workspace = Workspace(max(len(fold.train) for fold in folds), problem.X)
-    trials = [
-        Trial(problem, folds, recipe, penalties, loss, workspace) for recipe in recipes
-    ]
-    running = trials
-    for index in range(n_iter + 1):
+    plain = []
+    running = []
+    for family in recipes:
+        bases = {}
+        for recipe in family:
+            base = (recipe.kernel, recipe.bandwidth)
+            if base not in bases:
+                trial = Trial(problem, folds, recipe, penalties, loss, workspace)
+                trial.step()
+                bases[base] = trial
+        best = best_trial(list(bases.values()))
+        plain += [trial for trial in bases.values() if trial is not best]
+        running += [
+            best.fork(recipe)
+            for recipe in family
+            if (recipe.kernel, recipe.bandwidth)
+            == (best.recipe.kernel, best.recipe.bandwidth)
+        ]
+    yield plain + running
+    for _ in range(n_iter):
         for trial in running:
-            trial.step()
-        yield trials
-        if index < len(keep):
-            running = sorted(running, key=lambda trial: trial.best_loss)[: keep[index]]
+            if trial.results and trial.results[-1].loss <= 1.05 * trial.best_loss:
+                trial.step()
+        yield plain + running
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
     """The trial of least loss; the first of those that are as good."""
-    least = min(trial.best_loss for trial in trials)
-    bound = least + 1e-9 * abs(least)
+    bound = _no_worse(min(trial.best_loss for trial in trials))
     return next(trial for trial in trials if trial.best_loss <= bound)
