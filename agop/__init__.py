@@ -7,6 +7,12 @@ predictor on data.
 from agop.core.outer_product import average_gradient_outer_product
 from agop.core.spectrum import Spectrum, subspace_overlap
 from agop.core.version import __version__
+from agop.inspection import (
+    DirectionDisplay,
+    FeatureImportancesDisplay,
+    HistoryDisplay,
+    SpectrumDisplay,
+)
 from agop.rfm.estimators import RFMClassifier, RFMRegressor
 
 __all__ = [
@@ -18,4 +24,9 @@ __all__ = [
     "__version__",
     "average_gradient_outer_product",
     "subspace_overlap",
+    # Pictures
+    "DirectionDisplay",
+    "FeatureImportancesDisplay",
+    "HistoryDisplay",
+    "SpectrumDisplay",
 ]

@@ -145,6 +145,18 @@ def as_host_array(array: Any, name: str = "X") -> Any:
     return array
 
 
+def refuse_strings(array: Any, name: str = "X") -> None:
+    """Raise for arrays and lists of strings, which numpy would parse as numbers."""
+    if isinstance(array, (list, tuple)):
+        array = np.asarray(array)
+    if getattr(getattr(array, "dtype", None), "kind", "") in ("U", "S"):
+        raise ValueError(
+            f"Input {name} holds strings: numbers are needed, which are not compatible "
+            "with arrays of bytes/strings. Convert them explicitly, for example with "
+            "sklearn.preprocessing.OrdinalEncoder."
+        )
+
+
 def check_sample_weight(sample_weight: Any, n_samples: int, dtype: Any) -> np.ndarray:
     """Sample weights as a non-negative vector of shape (n_samples,)."""
     if sample_weight is None:

@@ -19,8 +19,7 @@ _JITTER_TRIES = 3
 def eigh_descending(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues (descending) and eigenvectors (columns) of a symmetric matrix."""
     if matrix.device.type == "cpu":
-        values, vectors = np.linalg.eigh(matrix.numpy())
-        values, vectors = torch.from_numpy(values), torch.from_numpy(vectors)
+        values, vectors = map(torch.from_numpy, np.linalg.eigh(matrix.numpy()))
     else:
         values, vectors = torch.linalg.eigh(matrix)
     return values.flip(0), vectors.flip(1)

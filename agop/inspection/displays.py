@@ -1,68 +1,24 @@
-"""Pictures of what a model has learned, as scikit-learn style displays.
+"""Pictures of spectra and rounds, and what all displays share.
 
 A display holds numbers. ``from_estimator`` computes them and draws, ``plot`` draws
-again, on any axes. This is the only module that knows matplotlib, and it is imported
-when something is drawn, so that everything else works without it.
+again, on any axes. This is the only module that imports matplotlib, when something is
+drawn: everything else works without it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import is_classifier
 
 from agop.core.spectrum import Spectrum
+from agop.inspection.fitted import last_step, spectrum_of
 
-_GREY = "0.45"
-_FIRST, _SECOND = "#1f5a96", "#d1662c"  # blue and orange, apart in grey and to all eyes
+GREY = "0.45"
+BLUE, ORANGE = "#1f5a96", "#d1662c"  # apart in grey and to all eyes
 
 #: Characters of a feature name that are drawn.
 _NAME_LENGTH = 40
-
-
-# ------------------------------------------------------------------- the estimators
-
-
-def _last_step(estimator):
-    """The fitted estimator itself, or the last step of a fitted pipeline."""
-    if isinstance(estimator, Pipeline):
-        estimator = estimator[-1]
-    check_is_fitted(estimator)
-    return estimator
-
-
-def _spectrum(estimator) -> Spectrum:
-    """All eigenvalues and directions: `eigenvalues_` has the leading ones only."""
-    estimator = _last_step(estimator)
-    # A machine on wide data keeps a thin factor: no (d, d) matrix is formed for it.
-    factor = getattr(estimator, "_agop_factor", None)
-    if factor is not None:
-        return Spectrum.of_factor(torch.as_tensor(factor))
-    return Spectrum.of_matrix(torch.as_tensor(np.asarray(estimator.agop_)))
-
-
-def _feature_names(estimator, n_features: int, names=None) -> list[str]:
-    """Names that were given, or that the estimator or its pipeline knows, or x0 …"""
-    if names is None and isinstance(estimator, Pipeline):
-        try:
-            names = estimator[:-1].get_feature_names_out()
-        except (AttributeError, ValueError):  # a step that has no names to offer
-            names = getattr(estimator, "feature_names_in_", None)
-        if names is not None and len(names) != n_features:
-            names = None
-    if names is None:
-        names = getattr(_last_step(estimator), "feature_names_in_", None)
-    if names is None:
-        names = [f"x{index}" for index in range(n_features)]
-    names = [str(name) for name in names]
-    if len(names) != n_features:
-        raise ValueError(
-            f"feature_names has {len(names)} names, but the estimator was fitted on "
-            f"{n_features} features. Give one name for each, in the order of the "
-            "columns of X."
-        )
-    return names
 
 
 # ------------------------------------------------------------------------ matplotlib
@@ -83,33 +39,36 @@ def mosaic(layout, **kwargs):
     figure : matplotlib.figure.Figure
     axes : dict of matplotlib.axes.Axes
     """
-    _pyplot()
+    pyplot()  # says what to do if matplotlib is missing
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained", **kwargs)
     return figure, figure.subplot_mosaic(layout)
 
 
-def _pyplot():
+def pyplot():
+    """matplotlib.pyplot, or an error that names the package to install."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
             "Drawing needs the package matplotlib, which cannot be imported here. "
-            "Install it with `pip install matplotlib`; the display holds the numbers "
-            "without it."
+            "Install it with `pip install matplotlib`, or read the numbers from the "
+            "fitted attributes."
         ) from error
     return plt
 
 
-def _one_axes(ax, width: float = 6.0, height: float = 4.0):
-    plt = _pyplot()
+def one_axes(ax, width: float = 6.0, height: float = 4.0):
+    """The axes given, or those of a new figure."""
+    plt = pyplot()
     if ax is None:
         _, ax = plt.subplots(figsize=(width, height), layout="constrained")
     return ax
 
 
-def _tidy(ax, grid: str) -> None:
+def tidy(ax, grid: str) -> None:
+    """Two spines and a faint grid behind the data."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
@@ -119,12 +78,14 @@ def _shown(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
 
 
-def _name_ticks(axis, positions, names) -> None:
-    # A name is text, never mathematics: one with two dollar signs would not be drawn.
+def name_ticks(axis, positions, names) -> None:
+    """Label an axis with feature names, literally, and shortened if very long."""
+    # A name with two dollar signs is not a formula.
     axis.set_ticks(positions, [_shown(name) for name in names], parse_math=False)
 
 
-def _percent(axis) -> None:
+def percent(axis) -> None:
+    """Show shares in per cent."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
@@ -191,7 +152,7 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
-        return cls.from_spectrum(_spectrum(estimator), ax=ax, **kwargs)
+        return cls.from_spectrum(spectrum_of(estimator), ax=ax, **kwargs)
 
     @classmethod
     def from_spectrum(cls, spectrum, *, ax=None, **kwargs):
@@ -245,12 +206,12 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
-        ax = _one_axes(ax)
+        ax = one_axes(ax)
         shares = self.shares[:n_shown]
         number = np.arange(1, len(shares) + 1)
-        bars = {"color": _FIRST, "label": "one direction", **(bar_kwargs or {})}
+        bars = {"color": BLUE, "label": "one direction", **(bar_kwargs or {})}
         line = {
-            "color": _SECOND,
+            "color": ORANGE,
             "marker": "o",
             "markersize": 4,
             "label": "all up to it",
@@ -266,24 +227,27 @@ class SpectrumDisplay:
             ylabel="share of the trace",
             title=f"effective rank {self.effective_rank:.2g} of {self.n_features}",
         )
-        _percent(ax.yaxis)
-        _tidy(ax, "y")
+        percent(ax.yaxis)
+        tidy(ax, "y")
         ax.legend(frameon=False, loc="center right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-class FeatureImportancesDisplay:
-    """The diagonal of an AGOP: which features a model responds to.
+class HistoryDisplay:
+    """The rounds of a recursive feature machine: what each metric update brought.
 
-    An importance is the mean squared derivative with respect to one feature, over the
-    sum of all. It depends on the unit of the feature: scale the columns first.
+    Below every round stand the penalty and the effective rank of the AGOP that was
+    its metric. A loss that was not estimated in some round (NaN) is left out.
 
     Parameters
     ----------
-    importances : ndarray of shape (n_features,)
-        They sum to 1.
-    feature_names : list of str
+    history : dict of ndarray
+        As the fitted attribute `history_`.
+    best_iter : int
+        The round that was kept.
+    loss : str, default="loss"
+        Name of the loss.
 
     Attributes
     ----------
@@ -295,28 +259,27 @@ class FeatureImportancesDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
-    >>> from agop import FeatureImportancesDisplay, RFMRegressor
-    >>> X, y = load_diabetes(return_X_y=True, as_frame=True)
-    >>> model = RFMRegressor(n_iter=1, bandwidth="median", alpha=1.0).fit(X, y)
-    >>> display = FeatureImportancesDisplay.from_estimator(model, max_features=3)
-    >>> [label.get_text() for label in display.ax_.get_yticklabels()]
-    ['s5', 'bmi', 'bp']
+    >>> from agop import HistoryDisplay, RFMRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = RFMRegressor(kernel="laplace", random_state=0).fit(X, y)
+    >>> display = HistoryDisplay.from_estimator(model)
+    >>> print(display.ax_.get_ylabel())
+    squared error
     """
 
-    def __init__(self, importances, feature_names):
-        self.importances = importances
-        self.feature_names = feature_names
+    def __init__(self, history, best_iter, loss="loss"):
+        self.history = history
+        self.best_iter = best_iter
+        self.loss = loss
 
     @classmethod
-    def from_estimator(cls, estimator, *, feature_names=None, ax=None, **kwargs):
-        """Draw the feature importances of a fitted estimator.
+    def from_estimator(cls, estimator, *, ax=None, **kwargs):
+        """Draw the rounds of a fitted recursive feature machine.
 
         Parameters
         ----------
-        estimator : estimator or Pipeline
-            A fitted estimator with an AGOP, or a pipeline that ends with one.
-        feature_names : array-like of str, default=None
-            The names of the columns of X by default, if it had names.
+        estimator : RFMRegressor, RFMClassifier or Pipeline
+            A fitted machine, or a pipeline that ends with one.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; a new figure by default.
         **kwargs : dict
@@ -324,48 +287,68 @@ class FeatureImportancesDisplay:
 
         Returns
         -------
-        FeatureImportancesDisplay
+        HistoryDisplay
         """
-        importances = np.asarray(_last_step(estimator).feature_importances_)
-        names = _feature_names(estimator, len(importances), feature_names)
-        return cls(importances, names).plot(ax, **kwargs)
+        machine = last_step(estimator)
+        loss = "log loss" if is_classifier(machine) else "squared error"
+        return cls(machine.history_, machine.best_iter_, loss).plot(ax, **kwargs)
 
-    def plot(self, ax=None, *, max_features=10, bar_kwargs=None, line_kwargs=None):
-        """Draw the largest importances as horizontal bars.
+    def plot(self, ax=None, *, line_kwargs=None, best_kwargs=None):
+        """Draw the losses by round and mark the round that was kept.
+
+        Where no loss was estimated, because all settings were given, the effective
+        rank is drawn instead.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
             Where to draw; a new figure by default.
-        max_features : int, default=10
-            Number of features, at most.
-        bar_kwargs : dict, default=None
-            Passed to :meth:`matplotlib.axes.Axes.barh`.
         line_kwargs : dict, default=None
-            Passed to :meth:`matplotlib.axes.Axes.axvline`, which marks the share that
-            each feature would have if all were alike.
+            Passed to :meth:`matplotlib.axes.Axes.plot`, for every line.
+        best_kwargs : dict, default=None
+            Passed to :meth:`matplotlib.axes.Axes.axvline`, for the round kept.
 
         Returns
         -------
-        FeatureImportancesDisplay
+        HistoryDisplay
         """
-        order = np.argsort(-self.importances, kind="stable")[:max_features]
-        ax = _one_axes(ax, height=1.2 + 0.28 * len(order))
-        line = {"color": _GREY, "linestyle": ":", "label": "if all were alike"}
-        ax.barh(
-            np.arange(len(order)),
-            self.importances[order],
-            **{"color": _FIRST, **(bar_kwargs or {})},
-        )
-        ax.axvline(1 / len(self.importances), **{**line, **(line_kwargs or {})})
-        _name_ticks(ax.yaxis, np.arange(len(order)), self._names(order))
-        ax.invert_yaxis()
-        ax.set_xlabel("share of the trace")
-        _percent(ax.xaxis)
-        _tidy(ax, "x")
-        ax.legend(frameon=False, loc="lower right")
+        ax = one_axes(ax)
+        curves = [
+            ("cross_fitted", "cross-fitted", BLUE, "o"),
+            ("leave_one_out", "leave-one-out", ORANGE, "s"),
+        ]
+        curves = [c for c in curves if np.isfinite(self.history[c[0]]).any()]
+        ylabel = self.loss
+        if not curves:
+            curves = [("effective_rank", "effective rank of the AGOP", BLUE, "o")]
+            ylabel = "effective rank"
+        best = {"color": GREY, "linestyle": ":", "label": "round kept"}
+        ax.axvline(self.best_iter, **{**best, **(best_kwargs or {})})
+        for name, label, color, marker in curves:
+            style = {"color": color, "marker": marker, "markersize": 5, "label": label}
+            values = np.asarray(self.history[name], dtype=float)
+            known = np.isfinite(values)
+            ax.plot(
+                np.asarray(self.history["round"])[known],
+                values[known],
+                **{**style, **(line_kwargs or {})},
+            )
+        self._round_ticks(ax)
+        ax.set_ylabel(ylabel)
+        tidy(ax, "y")
+        ax.legend(frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _names(self, order) -> list[str]:
-        return [self.feature_names[index] for index in order]
+    def _round_ticks(self, ax) -> None:
+        rounds = np.asarray(self.history["round"])
+        shown = rounds[:: -(-len(rounds) // 8)]  # eight labels fit side by side
+        alpha, rank = self.history["alpha"], self.history["effective_rank"]
+        labels = [f"{t}\n{_or_dash(alpha[t])}\n{_or_dash(rank[t])}" for t in shown]
+        ax.set_xticks(shown, labels)
+        ax.set_xlim(-0.4, max(rounds[-1], 1) + 0.4)
+        ax.set_xlabel("round, penalty, effective rank of its metric")
+
+
+def _or_dash(value: float) -> str:
+    return f"{value:.2g}" if np.isfinite(value) else "–"

@@ -37,12 +37,15 @@ class Kernel(ABC):
 
     Attributes
     ----------
+    family : str
+        The measurement; bandwidths of kernels of one family are comparable.
     translation_invariant : bool
         k(x + t, z + t) = k(x, z): data may be centred.
     rotation_invariant : bool
         k(Qx, Qz) = k(x, z): a full metric is meaningful.
     """
 
+    family: ClassVar[str]
     translation_invariant: ClassVar[bool]
     rotation_invariant: ClassVar[bool] = True
 
@@ -136,6 +139,7 @@ class RadialKernel(Kernel):
     tensor([[0.5000]])
     """
 
+    family: ClassVar[str] = "radial"
     translation_invariant: ClassVar[bool] = True
 
     @abstractmethod
@@ -189,6 +193,7 @@ class InnerProductKernel(Kernel):
     Subclasses write ``value(s)`` and ``slope(s)`` = φ′(s).
     """
 
+    family: ClassVar[str] = "inner product"
     translation_invariant: ClassVar[bool] = False
 
     @abstractmethod
@@ -223,6 +228,7 @@ class CosineKernel(Kernel):
     the chord s, which keeps its digits for nearly parallel points.
     """
 
+    family: ClassVar[str] = "cosine"
     translation_invariant: ClassVar[bool] = False
 
     @abstractmethod
@@ -273,6 +279,7 @@ class PowerDistanceKernel(Kernel):
     ``slope(s)`` = φ′(s).
     """
 
+    family: ClassVar[str] = "power distance"
     translation_invariant: ClassVar[bool] = True
     rotation_invariant: ClassVar[bool] = False
     p: float

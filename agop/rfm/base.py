@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from os import PathLike
 from typing import Any, ClassVar
@@ -14,18 +15,17 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from agop.core.arrays import (
     InvalidParameterError,
     as_host_array,
-    check_number,
-    check_option,
     check_sample_weight,
     follow_input,
     memory_error,
     plain_arithmetic,
+    refuse_strings,
     resolve_device,
     to_numpy,
     to_tensor,
@@ -38,23 +38,17 @@ from agop.kernels import (
     Kernel,
     Metric,
 )
-from agop.kernels.metric import NORMALIZATIONS
 from agop.rfm import persistence
-from agop.rfm.calibration import Loss
 from agop.rfm.fitting import (
-    DEFAULTS,
-    FACTORS,
-    METRICS,
-    PENALTIES,
     ROUNDS,
     Fit,
-    Settings,
     agop_spectrum,
     fit,
 )
 from agop.rfm.machine import KernelMachine
+from agop.rfm.parameters import settings_of
 from agop.rfm.progress import CallbackSupportMixin, Progress, with_callbacks
-from agop.rfm.recursion import Median, Problem, Recipe, Round
+from agop.rfm.recursion import Problem, Round
 
 _DTYPES = [np.float64, np.float32]
 
@@ -72,7 +66,7 @@ class RecursiveFeatureMachine(
     table of targets (``_encode``).
     """
 
-    _loss: ClassVar[Loss]
+    _loss: ClassVar[Callable[..., float]]
     _calibrated: ClassVar[bool]
     _y_checks: ClassVar[dict[str, bool]]
 
@@ -144,16 +138,17 @@ class RecursiveFeatureMachine(
             for name in names:
                 vars(self).pop(name, None)
             vars(self).update(before)
-            exhausted = memory_error(error, len(X)) if hasattr(X, "__len__") else None
-            if exhausted is not None and not isinstance(error, MemoryError):
-                raise exhausted from error
+            if type(error) is not MemoryError:
+                exhausted = memory_error(error, _n_rows(X))
+                if exhausted is not None:
+                    raise exhausted from error
             raise
         vars(self).update(fitted)
         return self
 
     @plain_arithmetic
     def _fit(self, X, y, sample_weight) -> dict[str, Any]:
-        settings = self._settings()
+        settings = settings_of(self)
         device = resolve_device(self.device, owner=type(self).__name__)
         X, targets, weight, extra = self._validate(X, y, sample_weight)
         self._check_n_components(X.shape[1])
@@ -235,83 +230,6 @@ class RecursiveFeatureMachine(
 
     # ---------------------------------------------------------- parameters and data
 
-    def _settings(self) -> Settings:
-        """Check the parameters; what they leave open."""
-        owner = type(self).__name__
-        for name in ("center", "fit_intercept"):
-            check_option(name, getattr(self, name), (True, False), owner=owner)
-        check_option("normalize", self.normalize, NORMALIZATIONS, owner=owner)
-        check_number("power", self.power, owner=owner, low=0, open_low=True)
-        check_number("verbose", self.verbose, owner=owner, integer=True, low=0)
-        if self.n_components is not None:
-            check_number(
-                "n_components", self.n_components, owner=owner, integer=True, low=1
-            )
-        if self.n_iter != "auto":
-            _check_or_auto("n_iter", self.n_iter, owner, integer=True, low=0)
-        if self.alpha != "auto":
-            _check_or_auto("alpha", self.alpha, owner, low=0)
-        families: dict[type, list[Recipe]] = {}
-        for kernel, bandwidth in self._bases(owner):
-            for metric in self._metrics(kernel, owner):
-                recipe = Recipe(
-                    kernel,
-                    metric,
-                    bandwidth,
-                    power=float(self.power),
-                    center=bool(self.center),
-                    normalize=self.normalize,
-                    fit_intercept=bool(self.fit_intercept),
-                )
-                families.setdefault(type(kernel).__base__, []).append(recipe)
-        if not families:
-            raise InvalidParameterError(
-                f"The 'kernel' parameter of {owner} is {self.kernel!r}, which depends "
-                "on the axes: a full metric has no meaning for it. Use "
-                "metric='diagonal'."
-            )
-        return Settings(
-            tuple(tuple(family) for family in families.values()),
-            PENALTIES if self.alpha == "auto" else (float(self.alpha),),
-            None if self.n_iter == "auto" else int(self.n_iter),
-        )
-
-    def _bases(self, owner: str) -> list[tuple[Kernel, float | Median]]:
-        """Kernels and bandwidths to be tried."""
-        if isinstance(self.bandwidth, str) and self.bandwidth == "auto":
-            bandwidths = [Median(factor) for factor in FACTORS]
-        elif isinstance(self.bandwidth, str) and self.bandwidth == "median":
-            bandwidths = [Median()]
-        else:
-            _check_or_auto(
-                "bandwidth",
-                self.bandwidth,
-                owner,
-                also=("median",),
-                low=0,
-                open_low=True,
-            )
-            bandwidths = [float(self.bandwidth)]
-        if isinstance(self.kernel, Kernel):
-            return [(self.kernel, bandwidth) for bandwidth in bandwidths]
-        check_option("kernel", self.kernel, ("auto", *KERNELS), owner=owner)
-        if self.kernel != "auto":
-            kernel = KERNELS[self.kernel]()
-            return [(kernel, bandwidth) for bandwidth in bandwidths]
-        if len(bandwidths) > 1:
-            return list(DEFAULTS)
-        kernels = dict.fromkeys(kernel for kernel, _ in DEFAULTS)
-        return [(kernel, bandwidths[0]) for kernel in kernels]
-
-    def _metrics(self, kernel: Kernel, owner: str) -> list[type[Metric]]:
-        check_option("metric", self.metric, ("auto", *METRICS), owner=owner)
-        names = METRICS if self.metric == "auto" else [self.metric]
-        return [
-            METRICS[name]
-            for name in names
-            if kernel.rotation_invariant or METRICS[name] is DiagonalMetric
-        ]
-
     def _check_n_components(self, n_features: int) -> None:
         if self.n_components is not None and self.n_components > n_features:
             raise InvalidParameterError(
@@ -319,6 +237,7 @@ class RecursiveFeatureMachine(
                 f"of the data, n_features={n_features}. Use at most {n_features}."
             )
 
+    @np.errstate(over="ignore")  # what overflows is refused as infinite
     def _validate(self, X, y, sample_weight):
         """X, targets and weights as arrays of one dtype, rows of weight 0 left out."""
         X = as_host_array(X)
@@ -327,6 +246,7 @@ class RecursiveFeatureMachine(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None."
             )
+        refuse_strings(X)
         X, y = validate_data(
             self, X, as_host_array(y, "y"), dtype=_DTYPES, **self._y_checks
         )
@@ -334,18 +254,19 @@ class RecursiveFeatureMachine(
         rows = weight > 0
         y = y[rows]
         weight, targets, extra = self._encode(y, weight[rows])
-        return (
-            np.ascontiguousarray(X[rows]),
-            targets.astype(X.dtype, copy=False),
-            weight.astype(X.dtype, copy=False),
-            extra,
-        )
+        # In the dtype of X they may be infinite.
+        targets = check_array(targets, dtype=X.dtype, ensure_2d=False, input_name="y")
+        weight = weight.astype(X.dtype, copy=False)
+        return np.ascontiguousarray(X[rows]), targets, weight, extra
 
     # ------------------------------------------------------------------ predictions
 
     def _check_X(self, X) -> torch.Tensor:
         check_is_fitted(self, "dual_coef_")
-        X = validate_data(self, as_host_array(X), dtype=self.X_fit_.dtype, reset=False)
+        X = as_host_array(X)
+        refuse_strings(X)
+        with np.errstate(over="ignore"):  # what overflows is refused as infinite
+            X = validate_data(self, X, dtype=self.X_fit_.dtype, reset=False)
         device = resolve_device(self.device, owner=type(self).__name__)
         return to_tensor(X, device)
 
@@ -504,7 +425,7 @@ class RecursiveFeatureMachine(
         """
         parameters, fitted = persistence.read(path, cls.__name__)
         estimator = cls(**parameters)
-        vars(estimator).update(fitted)
+        estimator.__dict__.update(fitted)
         return estimator
 
     def __getstate__(self):
@@ -537,22 +458,12 @@ class RecursiveFeatureMachine(
 _SAVED = ("_agop_factor",)
 
 
-def _generator(random_state: Any) -> np.random.RandomState:
-    """A generator of our own: numpy's global one is never drawn from."""
-    if random_state is None:
-        return np.random.RandomState()
-    return check_random_state(random_state)
-
-
-def _check_or_auto(
-    name: str, value: object, owner: str, also: tuple[str, ...] = (), **limits: Any
-) -> None:
-    """Raise unless `value` is a number within limits; mention the words allowed."""
-    try:
-        check_number(name, value, owner=owner, **limits)
-    except InvalidParameterError as error:
-        words = " or ".join(repr(word) for word in ("auto", *also))
-        raise InvalidParameterError(f"{error} It may also be {words}.") from None
+def _n_rows(X: Any) -> int:
+    """Number of rows of what the user passed, as far as it says."""
+    shape = getattr(X, "shape", None)
+    if shape:
+        return int(shape[0])
+    return len(X) if isinstance(X, (list, tuple)) else 0
 
 
 def _kernel_name(kernel: Kernel) -> str | Kernel:

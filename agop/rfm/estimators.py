@@ -10,7 +10,12 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
-from agop.core.arrays import follow_input, to_numpy
+from agop.core.arrays import (
+    InvalidParameterError,
+    follow_input,
+    refuse_strings,
+    to_numpy,
+)
 from agop.rfm.base import RecursiveFeatureMachine
 from agop.rfm.calibration import log_loss, probabilities, squared_error
 from agop.rfm.fitting import Fit
@@ -143,6 +148,7 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
     _y_checks: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 
     def _encode(self, y, weight):
+        refuse_strings(y, "y")
         return weight, y, {}
 
     def predict(self, X):
@@ -336,16 +342,38 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
     def _encode(self, y, weight):
         check_classification_targets(y)
         y = column_or_1d(y)
-        classes, codes = np.unique(y, return_inverse=True)
+        try:
+            classes, codes = np.unique(y, return_inverse=True)
+        except TypeError as error:
+            raise ValueError(
+                "Unknown label type: unknown. The labels in y cannot be sorted "
+                f"({error}). Use labels of one type."
+            ) from error
         if len(classes) < 2:
             raise ValueError(
                 "The number of classes has to be greater than one; got 1 class: "
-                f"{classes[0]!r}."
+                f"{classes.tolist()[0]!r}."
             )
-        balance = compute_sample_weight(self.class_weight, y)
+        balance = self._balance(y)
         # Class weights shift the balance, not the weight of the data as a whole.
         weight = weight * (balance * (weight.sum() / (weight * balance).sum()))
         return weight, np.eye(len(classes))[codes], {"classes_": classes}
+
+    def _balance(self, y) -> np.ndarray:
+        given = self.class_weight
+        problem = f"The 'class_weight' parameter of {type(self).__name__} must"
+        named = given is None or (isinstance(given, str) and given == "balanced")
+        if not (named or isinstance(given, dict)):
+            raise InvalidParameterError(
+                f"{problem} be a dict, 'balanced' or None. Got {given!r} instead."
+            )
+        balance = compute_sample_weight(given, y)
+        if not (np.isfinite(balance) & (balance > 0)).all():
+            raise InvalidParameterError(
+                f"{problem} give every class a positive weight. Got {given!r} "
+                "instead. To leave a class out, remove its rows."
+            )
+        return balance
 
     def _fitted_attributes(self, result: Fit, ndim: int) -> dict[str, Any]:
         attributes = super()._fitted_attributes(result, ndim)

@@ -25,6 +25,7 @@ from agop.rfm.machine import KernelMachine
 from agop.rfm.recursion import Median, Problem, Recipe, Round, recurse
 from agop.rfm.selection import (
     OutOfFold,
+    Trial,
     best_trial,
     cross_fit,
     make_folds,
@@ -41,7 +42,10 @@ DEFAULTS: tuple[tuple[Kernel, Median], ...] = (
     (ProductLaplace(), Median(3.0)),
 )
 FACTORS = (1.0, 0.3, 3.0)
-METRICS = {"full": FullMetric, "diagonal": DiagonalMetric}
+METRICS: dict[str, type[FullMetric] | type[DiagonalMetric]] = {
+    "full": FullMetric,
+    "diagonal": DiagonalMetric,
+}
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 4))
 ROUNDS = 4
 
@@ -160,7 +164,7 @@ def choose(
     )
     if not settings.open or not folds:
         return _without_choice(settings)
-    trials = []
+    trials: list[Trial] = []
     for index, trials in enumerate(
         cross_fit(
             part,

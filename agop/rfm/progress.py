@@ -25,7 +25,7 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks: nothing is called th
         def _init_callback_context(self, **kwargs: Any) -> _NoContext:
             return _NoContext()
 
-    def with_callbacks(method: Any) -> Any:  # type: ignore[misc]  # as above
+    def with_callbacks(method: Any) -> Any:
         """Stand-in without callbacks."""
         return method
 

@@ -12,6 +12,7 @@ Everything here is a tensor; estimators convert.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -221,14 +222,8 @@ class Recursion:
         )
         product = self.metric.pull_back_product(product) / self.bandwidth**2
         size = float(product.abs().max())
+        check_outer_product(size)
         if size == 0.0:
-            warnings.warn(
-                "The average gradient outer product is zero: the predictor is "
-                "constant over the data, so that the metric stays as it is. Are X "
-                "or y constant?",
-                NumericalWarning,
-                stacklevel=3,
-            )
             return False
         self.effective_rank = participation_ratio(*_trace_and_norm(product / size))
         self.metric = self._next_metric(product, size)
@@ -371,6 +366,40 @@ def median_distance(
     distances, order = distances.sort()
     mass = (weights[i] * weights[j])[positive][order].cumsum(0)
     return float(distances[int(torch.searchsorted(mass, mass[-1] / 2))])
+
+
+def check_outer_product(size: float) -> None:
+    """Raise if squared gradients overflow, and warn if all of them are zero.
+
+    Parameters
+    ----------
+    size : float
+        Some norm of an average gradient outer product.
+
+    Raises
+    ------
+    ValueError
+        If it is not finite.
+
+    Warns
+    -----
+    NumericalWarning
+        If it is zero.
+    """
+    if not math.isfinite(size):
+        raise ValueError(
+            "The average gradient outer product overflows: y is too large, or X too "
+            "small. Scale them, for example with "
+            "sklearn.preprocessing.StandardScaler."
+        )
+    if size == 0.0:
+        warnings.warn(
+            "The average gradient outer product is zero: the predictor is constant "
+            "around the data, so that no metric can be learned from it. Are X or y "
+            "constant, or too small to be squared?",
+            NumericalWarning,
+            stacklevel=4,
+        )
 
 
 def check_resolution(operator: KernelMatrix) -> None:

@@ -100,6 +100,11 @@ class CholeskySolver:
             matrix.diagonal().add_(alpha / sample_weight)
             return matrix
 
+        level = torch.zeros_like(targets[0])
+        if self.fit_intercept:
+            # The intercept takes any constant; constant targets become exact zeros.
+            level = targets[0] + (targets - targets[0]).mean(0)
+        targets = targets - level
         factor, jitter = cholesky_with_jitter(fill)
         ones = torch.ones_like(targets[:, :1])
         solved = solve_cholesky(factor, torch.cat([targets, ones], dim=1))
@@ -115,7 +120,7 @@ class CholeskySolver:
                 inverse = inverse - of_ones[:, 0].square() / of_ones.sum()
             penalty = alpha / sample_weight + jitter
             residuals = leave_one_out_residuals(coef, inverse, penalty, sample_weight)
-        return Solution(coef, intercept, jitter, residuals)
+        return Solution(coef, intercept + level, jitter, residuals)
 
 
 def leave_one_out_residuals(

@@ -1,0 +1,51 @@
+"""What displays ask of a fitted estimator or pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from agop.core.spectrum import Spectrum
+
+
+def last_step(estimator):
+    """The fitted estimator itself, or the last step of a fitted pipeline."""
+    if isinstance(estimator, Pipeline):
+        estimator = estimator[-1]
+    check_is_fitted(estimator)
+    return estimator
+
+
+def spectrum_of(estimator) -> Spectrum:
+    """All eigenvalues and directions: `eigenvalues_` has the leading ones only."""
+    estimator = last_step(estimator)
+    # A machine on wide data keeps a thin factor: no (d, d) matrix is formed for it.
+    factor = getattr(estimator, "_agop_factor", None)
+    if factor is not None:
+        return Spectrum.of_factor(torch.as_tensor(factor))
+    return Spectrum.of_matrix(torch.as_tensor(np.asarray(estimator.agop_)))
+
+
+def feature_names_of(estimator, n_features: int, names=None) -> list[str]:
+    """Names that were given, else those that the estimator or its pipeline knows, else x0, x1."""
+    if names is None and isinstance(estimator, Pipeline) and len(estimator) > 1:
+        try:
+            names = estimator[:-1].get_feature_names_out()
+        except (AttributeError, ValueError):  # a step that has no names to offer
+            names = getattr(estimator, "feature_names_in_", None)
+        if names is not None and len(names) != n_features:
+            names = None
+    if names is None:
+        names = getattr(last_step(estimator), "feature_names_in_", None)
+    if names is None:
+        names = [f"x{index}" for index in range(n_features)]
+    names = [str(name) for name in names]
+    if len(names) != n_features:
+        raise ValueError(
+            f"feature_names has {len(names)} names, but the estimator was fitted on "
+            f"{n_features} features. Give one name for each, in the order of the "
+            "columns of X."
+        )
+    return names
