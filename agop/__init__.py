@@ -4,6 +4,7 @@ One formula does both: the average gradient outer product G = 1/n Σ J(x)ᵀJ(x)
 predictor on data.
 """
 
+from agop import datasets
 from agop.core.outer_product import average_gradient_outer_product
 from agop.core.spectrum import Spectrum, subspace_overlap
 from agop.core.version import __version__
@@ -15,7 +16,7 @@ from agop.inspection import (
 )
 from agop.rfm.estimators import RFMClassifier, RFMRegressor
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (grouped)
     # Recursive Feature Machines
     "RFMClassifier",
     "RFMRegressor",
@@ -29,4 +30,6 @@ __all__ = [
     "FeatureImportancesDisplay",
     "HistoryDisplay",
     "SpectrumDisplay",
+    # Data with a known answer
+    "datasets",
 ]

@@ -1,4 +1,4 @@
-"""Generated data whose answer is known, for examples and tests.
+"""Data whose answer is known, for examples and tests: generated or composed.
 
 Every function draws from its own generator: the same `random_state` gives the same
 data, and nothing global is touched.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.datasets import load_digits
 from sklearn.utils import check_random_state
 
 __all__ = [
+    "make_digit_grids",
     "make_hypercube",
     "make_modular_addition",
     "make_multi_index",
@@ -84,7 +86,7 @@ default="axes"
     True
     """
     generator = check_random_state(random_state)
-    function, count = LINKS.get(link, (link, 0)) if _named(link) else (link, 0)
+    function, count = LINKS.get(link, (link, 0)) if isinstance(link, str) else (link, 0)
     if not callable(function):
         raise ValueError(
             f"link={link!r} is unknown; use one of {sorted(LINKS)} or a function."
@@ -95,10 +97,6 @@ default="axes"
     if noise:
         y = y + noise * generator.normal(size=n_samples)
     return X, y, rows
-
-
-def _named(link) -> bool:
-    return isinstance(link, str)
 
 
 def _rows(directions, count: int, n_features: int, generator) -> np.ndarray:
@@ -158,9 +156,9 @@ def make_hypercube(n_samples=500, n_features=200, *, noise=0.1, random_state=Non
     array([[-1.,  1.,  1.],
            [ 1.,  1.,  1.],
            [ 1., -1., -1.],
-           [-1., -1.,  1.]])
+           [-1., -1., -1.]])
     >>> y
-    array([ 0.,  4.,  0., -0.])
+    array([ 0.,  4.,  0., -4.])
     """
     if n_features < 3:
         raise ValueError(f"Three features at least are needed; got {n_features}.")
@@ -283,3 +281,64 @@ def _blobs(n_samples: int, shape: tuple[int, int], generator) -> np.ndarray:
         for column in range(3)
     )
     return total / 3
+
+
+#: Scanned digits of scikit-learn from which training grids are composed; the remaining
+#: ones, mostly by other writers, are for testing.
+_TRAINING_DIGITS = 1000
+
+
+def make_digit_grids(
+    n_samples=1000, *, grid=(3, 3), tile=(1, 2), subset="train", random_state=None
+):
+    """Pictures of several handwritten digits; the label depends on one of them.
+
+    Each picture is a grid of digits of :func:`sklearn.datasets.load_digits`, drawn at
+    random. The label is 1 if the digit at `tile` is odd, so that all other pixels are
+    clutter: what a model must find out by itself is where to look.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+    grid : tuple of int, default=(3, 3)
+        Rows and columns of digits.
+    tile : tuple of int, default=(1, 2)
+        Row and column of the digit that counts.
+    subset : {"train", "test"}, default="train"
+        Which scans are drawn from. The two share none.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, 64 * rows * columns)
+        Grey values in [0, 1], row by row of the picture of 8 rows × 8 columns pixels
+        for each digit.
+    y : ndarray of shape (n_samples,)
+    mask : ndarray of shape (8 * rows, 8 * columns)
+        True at the tile.
+
+    Examples
+    --------
+    >>> from agop import datasets
+    >>> X, y, mask = datasets.make_digit_grids(5, random_state=0)
+    >>> X.shape, mask.shape, y
+    ((5, 576), (24, 24), array([1, 0, 0, 1, 1]))
+    """
+    rows, columns = grid
+    row, column = tile
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise ValueError(f"tile={tile!r} lies outside a grid of {rows} × {columns}.")
+    if subset not in ("train", "test"):
+        raise ValueError(f"subset={subset!r} is unknown; use 'train' or 'test'.")
+    generator = check_random_state(random_state)
+    scans = load_digits()
+    training = subset == "train"
+    part = slice(_TRAINING_DIGITS) if training else slice(_TRAINING_DIGITS, None)
+    digits, labels = scans.images[part] / 16, scans.target[part]
+
+    drawn = generator.randint(len(digits), size=(n_samples, rows, columns))
+    tiles = digits[drawn]  # (n, rows, columns, 8, 8)
+    pictures = tiles.transpose(0, 1, 3, 2, 4).reshape(n_samples, -1)
+    mask = np.zeros((8 * rows, 8 * columns), dtype=bool)
+    mask[8 * row : 8 * (row + 1), 8 * column : 8 * (column + 1)] = True
+    return pictures, labels[drawn[:, row, column]] % 2, mask

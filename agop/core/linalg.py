@@ -17,7 +17,25 @@ _JITTER_TRIES = 3
 
 
 def eigh_descending(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (descending) and eigenvectors (columns) of a symmetric matrix."""
+    """Eigenvalues (descending) and eigenvectors (columns) of a symmetric matrix.
+
+    Rows of zeros are split off: their axes are eigenvectors, and the others have
+    exact zeros there.
+    """
+    zero = (matrix == 0).all(1)
+    if not bool(zero.any()):
+        return _eigh_descending(matrix)
+    rest, axes = (~zero).nonzero()[:, 0], zero.nonzero()[:, 0]
+    values, vectors = _eigh_descending(matrix[rest][:, rest])
+    whole = torch.zeros_like(matrix)
+    whole[rest, : len(rest)] = vectors
+    whole[axes, torch.arange(len(rest), len(matrix), device=matrix.device)] = 1
+    values = torch.cat([values, values.new_zeros(len(axes))])
+    values, order = values.sort(descending=True, stable=True)
+    return values, whole[:, order]
+
+
+def _eigh_descending(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if matrix.device.type == "cpu":
         values, vectors = map(torch.from_numpy, np.linalg.eigh(matrix.numpy()))
     else:

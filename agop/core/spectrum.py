@@ -76,6 +76,7 @@ class Spectrum:
         if factor.shape[1] >= factor.shape[0]:
             return cls.of_matrix(factor @ factor.T)
         vectors, singular, _ = torch.linalg.svd(factor, full_matrices=False)
+        vectors = vectors.masked_fill((factor == 0).all(1)[:, None], 0)  # exactly
         values = singular.square()
         return cls(values, _fix_signs(vectors.T), float(values.sum()))
 
@@ -156,6 +157,21 @@ class Spectrum:
         return Spectrum(
             self.eigenvalues[:n_components], self.directions[:n_components], self.trace
         )
+
+    def embedded(self, basis: torch.Tensor) -> Spectrum:
+        """The spectrum in a larger space, of Q G Qᵀ.
+
+        Parameters
+        ----------
+        basis : Tensor of shape (d, n_features)
+            Q, with orthonormal columns.
+
+        Returns
+        -------
+        Spectrum
+        """
+        directions = self.directions @ basis.T
+        return Spectrum(self.eigenvalues, _fix_signs(directions), self.trace)
 
     def project(self, X: torch.Tensor) -> torch.Tensor:
         """Coordinates of points along the directions.

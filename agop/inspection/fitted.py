@@ -29,7 +29,7 @@ def spectrum_of(estimator) -> Spectrum:
 
 
 def feature_names_of(estimator, n_features: int, names=None) -> list[str]:
-    """Names that were given, else those that the estimator or its pipeline knows, else x0, x1."""
+    """Names that were given, else those that the estimator knows, else x0, x1 …."""
     if names is None and isinstance(estimator, Pipeline) and len(estimator) > 1:
         try:
             names = estimator[:-1].get_feature_names_out()

@@ -69,7 +69,7 @@ class Kernel(ABC):
 
     def distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
         """Distances in whose units the bandwidth is, shape (n, m)."""
-        return squared_distances(X, Z).clamp_(min=0).sqrt_()
+        return squared_distances(X, Z).sqrt_()
 
     @abstractmethod
     def contraction(
@@ -99,18 +99,34 @@ def squared_distances(X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
     ones_x, ones_z = torch.ones_like(x_norms), torch.ones_like(z_norms)
     left = torch.cat([-2 * X, x_norms[:, None], ones_x[:, None]], dim=1)
     right = torch.cat([Z, ones_z[:, None], z_norms[:, None]], dim=1)
-    s = left @ right.T  # (n, m)
+    s = (left @ right.T).clamp_(min=0)  # (n, m)
+    _measure_close_pairs(s, X, Z, x_norms, z_norms)
+    return s
+
+
+def _measure_close_pairs(
+    s: torch.Tensor,
+    X: torch.Tensor,
+    Z: torch.Tensor,
+    x_norms: torch.Tensor,
+    z_norms: torch.Tensor,
+) -> None:
+    """Replace what cancelled; one comparison finds the candidates."""
+    if not s.numel():
+        return
     bound = _CANCELLATION[s.dtype]
-    close = s < (bound * x_norms)[:, None] + bound * z_norms
-    rows, columns = close.nonzero(as_tuple=True)
+    largest = bound * (x_norms.max() + z_norms.max())
+    rows, columns = (s < largest).nonzero(as_tuple=True)
+    close = s[rows, columns] < bound * (x_norms[rows] + z_norms[columns])
     pairs_at_once = max(1, 2**22 // max(1, X.shape[1]))
     for i, j in zip(
-        rows.split(pairs_at_once), columns.split(pairs_at_once), strict=True
+        rows[close].split(pairs_at_once),
+        columns[close].split(pairs_at_once),
+        strict=True,
     ):
         exact = (X[i] - Z[j]).square().sum(1)
         floor = (_ROUNDING * torch.finfo(s.dtype).eps) ** 2 * (x_norms[i] + z_norms[j])
         s[i, j] = exact.masked_fill_(exact <= floor, 0)
-    return s
 
 
 def _contract_columns(coef: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
@@ -144,11 +160,11 @@ class RadialKernel(Kernel):
 
     @abstractmethod
     def value(self, s: torch.Tensor) -> torch.Tensor:
-        """φ(s)."""
+        """φ(s) for s ≥ 0."""
 
     @abstractmethod
     def slope(self, s: torch.Tensor) -> torch.Tensor:
-        """φ′(s)."""
+        """φ′(s) for s ≥ 0; it may be infinite or NaN at 0."""
 
     def slope_of_value(self, k: torch.Tensor) -> torch.Tensor | None:
         """φ′ where φ takes the value k; None if there is no closed form."""

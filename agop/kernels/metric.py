@@ -41,8 +41,8 @@ class Metric(ABC):
     def pull_back_product(self, product: torch.Tensor) -> torch.Tensor:
         """An outer product in the features, A H Aᵀ, from one in the coordinates.
 
-        Both are as the accumulator of this metric gives them: matrices (r, r) and
-        (d, d), or diagonals (d,).
+        Both are matrices, (r, r) and (d, d); or both are diagonals, (d,), if the
+        metric is diagonal too.
         """
 
     @abstractmethod
@@ -133,8 +133,10 @@ class DiagonalMetric(Metric):
         return gradient * self.scales
 
     def pull_back_product(self, product: torch.Tensor) -> torch.Tensor:
-        """scales² ∘ h."""
-        return product * self.scales.to(product.dtype).square()
+        """scales² ∘ h, or scales H scales of a whole matrix."""
+        scales = self.scales.to(product.dtype)
+        scaled = product * scales
+        return scaled * (scales if product.ndim == 1 else scales[:, None])
 
     def diagonal(self) -> torch.Tensor:
         """scales²."""

@@ -115,9 +115,9 @@ class KernelMatrix(KernelOperator):
         sums = torch.zeros_like(columns)
         for block in self.blocks():
             slopes = self._stored_slopes(kernel, block)
-            sums[block] += slopes @ columns[: block.stop]
             before = slice(0, block.start)
-            sums[before] += slopes[:, before].T @ columns[block]
+            sums[block].addmm_(slopes, columns[: block.stop])
+            sums[before].addmm_(slopes[:, before].T, columns[block])
         return radial_gradient(sums, self.X)
 
     def _stored_slopes(self, kernel: RadialKernel, block: slice) -> torch.Tensor:

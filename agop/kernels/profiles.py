@@ -34,11 +34,11 @@ class Laplace(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−√s)."""
-        return s.clamp(min=0).sqrt_().neg_().exp_()
+        return s.sqrt().neg_().exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−exp(−√s) / (2√s)."""
-        r = s.clamp(min=0).sqrt_()
+        r = s.sqrt()
         return r.neg().exp_().div_(r.mul_(-2))
 
     def slope_of_value(self, k: torch.Tensor) -> torch.Tensor:
@@ -68,12 +68,11 @@ class GeneralizedExponential(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−s^(q/2))."""
-        return s.clamp(min=0).pow_(self.exponent / 2).neg_().exp_()
+        return s.pow(self.exponent / 2).neg_().exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−(q/2) s^(q/2 − 1) exp(−s^(q/2))."""
         half = self.exponent / 2
-        s = s.clamp(min=0)
         return s.pow(half).neg_().exp_().mul_(s.pow(half - 1)).mul_(-half)
 
     def slope_of_value(self, k: torch.Tensor) -> torch.Tensor:
@@ -88,7 +87,7 @@ class Gaussian(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−s/2)."""
-        return s.clamp(min=0).mul_(-0.5).exp_()
+        return s.mul(-0.5).exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−exp(−s/2) / 2."""
@@ -105,12 +104,12 @@ class Matern32(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """(1 + √(3s)) exp(−√(3s))."""
-        t = s.clamp(min=0).mul_(3).sqrt_()
+        t = s.mul(3).sqrt_()
         return t.neg().exp_().mul_(t + 1)
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−(3/2) exp(−√(3s))."""
-        return s.clamp(min=0).mul_(3).sqrt_().neg_().exp_().mul_(-1.5)
+        return s.mul(3).sqrt_().neg_().exp_().mul_(-1.5)
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ class Matern52(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """(1 + √(5s) + 5s/3) exp(−√(5s))."""
-        t = s.clamp(min=0).mul_(5).sqrt_()
+        t = s.mul(5).sqrt_()
         return t.neg().exp_().mul_(1 + t + t.square() / 3)
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−(5/6) (1 + √(5s)) exp(−√(5s))."""
-        t = s.clamp(min=0).mul_(5).sqrt_()
+        t = s.mul(5).sqrt_()
         return t.neg().exp_().mul_(t + 1).mul_(-5 / 6)
 
 
@@ -172,12 +171,11 @@ class LpExponential(PowerDistanceKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−s^(q/p))."""
-        return s.clamp(min=0).pow_(self.exponent / self.p).neg_().exp_()
+        return s.pow(self.exponent / self.p).neg_().exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−(q/p) s^(q/p − 1) exp(−s^(q/p))."""
         ratio = self.exponent / self.p
-        s = s.clamp(min=0)
         return s.pow(ratio).neg_().exp_().mul_(s.pow(ratio - 1)).mul_(-ratio)
 
 

@@ -340,9 +340,9 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
         self.class_weight = class_weight
 
     def _encode(self, y, weight):
-        check_classification_targets(y)
-        y = column_or_1d(y)
         try:
+            check_classification_targets(y)
+            y = column_or_1d(y)
             classes, codes = np.unique(y, return_inverse=True)
         except TypeError as error:
             raise ValueError(

@@ -22,7 +22,15 @@ from agop.kernels import (
 )
 from agop.rfm.calibration import Loss, fit_slope
 from agop.rfm.machine import KernelMachine
-from agop.rfm.recursion import Median, Problem, Recipe, Round, recurse
+from agop.rfm.recursion import (
+    Median,
+    Problem,
+    Recipe,
+    Round,
+    recurse,
+    refuse_overflow,
+    warn_of_zero,
+)
 from agop.rfm.selection import (
     OutOfFold,
     Trial,
@@ -153,6 +161,8 @@ def choose(
     -------
     Choice
     """
+    if not settings.open:
+        return _without_choice(settings)
     n_iter = ROUNDS if settings.n_iter is None else settings.n_iter
     rows = random_rows(len(problem.X), SELECTION_ROWS, generator)
     part = problem.rows(torch.from_numpy(rows).to(problem.X.device))
@@ -162,7 +172,7 @@ def choose(
         part.sample_weight.cpu().numpy(),
         generator,
     )
-    if not settings.open or not folds:
+    if not folds:
         return _without_choice(settings)
     trials: list[Trial] = []
     for index, trials in enumerate(
@@ -241,7 +251,9 @@ def fit(
         rows.append(_history_row(current, problem, loss))
         if on_round(current):
             break
-    spectrum = agop_spectrum(current.machine, problem, center=recipe.center)
+    spectrum = current.spectrum()
+    if spectrum.trace == 0.0 and current.index == len(alphas) - 1:
+        warn_of_zero()  # if the recursion ended before, it has said so
     slope = _slope(choice, current, problem) if calibrate else math.nan
     return Fit(
         choice,
@@ -284,6 +296,7 @@ def agop_spectrum(
     accumulator = machine.accumulate(
         kind(n_features, center=center), problem.X, problem.sample_weight, outputs
     )
+    refuse_overflow(accumulator.trace)
     of = Spectrum.of_factor if wide else Spectrum.of_matrix
     return of(accumulator.value())
 

@@ -15,13 +15,19 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from agop.core.arrays import NumericalWarning, free_memory
-from agop.core.spectrum import participation_ratio
+from agop.core.outer_product import (
+    DenseOuterProduct,
+    GradientOuterProduct,
+    RowsOuterProduct,
+)
+from agop.core.spectrum import Spectrum, participation_ratio
 from agop.kernels.geometry import Kernel
 from agop.kernels.metric import (
     NORMALIZATIONS,
@@ -217,13 +223,12 @@ class Recursion:
         bool
             False, with a warning, if the outer product is zero: the metric stays.
         """
-        product = _outer_product(
-            operator, coef, self.problem.sample_weight, self.recipe
-        )
+        product = self._outer_product(operator, coef, self.recipe.metric.accumulator)
         product = self.metric.pull_back_product(product) / self.bandwidth**2
         size = float(product.abs().max())
-        check_outer_product(size)
+        refuse_overflow(size)
         if size == 0.0:
+            warn_of_zero()
             return False
         self.effective_rank = participation_ratio(*_trace_and_norm(product / size))
         self.metric = self._next_metric(product, size)
@@ -231,19 +236,69 @@ class Recursion:
         self.bandwidth = self._bandwidth()
         return True
 
+    def spectrum(self, operator: KernelMatrix, coef: torch.Tensor) -> Spectrum:
+        """Spectrum, over the features, of the AGOP of a solution.
+
+        Parameters
+        ----------
+        operator : KernelMatrix
+            The one that was solved; its lower triangle must still hold K.
+        coef : Tensor of shape (n, c)
+
+        Returns
+        -------
+        Spectrum
+        """
+        coef = _principal_outputs(coef)
+        n, r = operator.X.shape
+        if r > n * coef.shape[1]:
+            factor = self._outer_product(operator, coef, RowsOuterProduct)
+            rows = self.metric.pull_back(factor.T.to(self._points))
+            spectrum = Spectrum.of_factor(rows.T.double() / self.bandwidth)
+        else:
+            product = self._outer_product(operator, coef, DenseOuterProduct)
+            product = self.metric.pull_back_product(product) / self.bandwidth**2
+            spectrum = Spectrum.of_matrix(product)
+        if self._span is None:
+            return spectrum
+        return spectrum.embedded(self._span.basis.to(spectrum.directions))
+
+    def _outer_product(
+        self,
+        operator: KernelMatrix,
+        coef: torch.Tensor,
+        kind: type[GradientOuterProduct],
+    ) -> torch.Tensor:
+        """The outer product at the training points, in the operator's coordinates.
+
+        It depends on the coefficients only through C Cᵀ, so that outputs may be
+        rotated and those without weight dropped. Sums are taken in groups of outputs
+        that need little memory beside the kernel matrix.
+        """
+        n, r = operator.X.shape
+        directions = _principal_outputs(coef)
+        group_size = len(directions.T) if r > n else max(1, n // (16 * (r + 1)))
+        total = torch.zeros((), dtype=torch.float64, device=coef.device)
+        for group in directions.split(group_size, dim=1):
+            accumulator = kind(r, center=self.recipe.center)
+            accumulator.update(operator.gradients(group), self.problem.sample_weight)
+            total = total + accumulator.value()
+        return total
+
     def _feature_metric(self) -> Metric:
         return self.metric if self._span is None else self._span.lift(self.metric)
 
     def _next_metric(self, product: torch.Tensor, size: float) -> Metric:
         # Dividing by the size keeps powers of tiny or huge gradients within range.
         recipe = self.recipe
-        metric = recipe.metric.from_outer_product(product / size, recipe.power)
+        made = recipe.metric.from_outer_product(product / size, recipe.power)
+        metric = made.to(self._points)
         scale = size ** (recipe.power / 2)
         if recipe.normalize != "none":
             lifted = metric if self._span is None else self._span.lift(metric)
             norm = NORMALIZATIONS[recipe.normalize](lifted.diagonal())
             scale = float(norm) ** -0.5
-        return metric.rescaled(scale).to(self._points)
+        return metric.rescaled(scale)
 
     def _bandwidth(self) -> float:
         bandwidth = self.recipe.bandwidth
@@ -271,6 +326,8 @@ class Round:
         Penalty of this solve.
     machine : KernelMachine
     solution : Solution
+    spectrum : callable
+        Gives the spectrum of the AGOP; only until the next round begins.
     effective_rank : float
         Of the outer product behind the metric; NaN for the first.
     seconds : float
@@ -281,6 +338,7 @@ class Round:
     alpha: float
     machine: KernelMachine
     solution: Solution
+    spectrum: Callable[[], Spectrum]
     effective_rank: float
     seconds: float
 
@@ -329,6 +387,7 @@ def recurse(
             alpha,
             recursion.machine(solution),
             solution,
+            partial(recursion.spectrum, operator, solution.coef),
             recursion.effective_rank,
             now - start,
         )
@@ -368,23 +427,16 @@ def median_distance(
     return float(distances[int(torch.searchsorted(mass, mass[-1] / 2))])
 
 
-def check_outer_product(size: float) -> None:
-    """Raise if squared gradients overflow, and warn if all of them are zero.
+def refuse_overflow(size: float) -> None:
+    """Raise if some norm of an average gradient outer product is not finite.
 
     Parameters
     ----------
     size : float
-        Some norm of an average gradient outer product.
 
     Raises
     ------
     ValueError
-        If it is not finite.
-
-    Warns
-    -----
-    NumericalWarning
-        If it is zero.
     """
     if not math.isfinite(size):
         raise ValueError(
@@ -392,14 +444,22 @@ def check_outer_product(size: float) -> None:
             "small. Scale them, for example with "
             "sklearn.preprocessing.StandardScaler."
         )
-    if size == 0.0:
-        warnings.warn(
-            "The average gradient outer product is zero: the predictor is constant "
-            "around the data, so that no metric can be learned from it. Are X or y "
-            "constant, or too small to be squared?",
-            NumericalWarning,
-            stacklevel=4,
-        )
+
+
+def warn_of_zero() -> None:
+    """Say that the average gradient outer product is zero.
+
+    Warns
+    -----
+    NumericalWarning
+    """
+    warnings.warn(
+        "The average gradient outer product is zero: the predictor is constant "
+        "around the data, so that no metric can be learned from it. Are X or y "
+        "constant, or too small to be squared?",
+        NumericalWarning,
+        stacklevel=4,
+    )
 
 
 def check_resolution(operator: KernelMatrix) -> None:
@@ -476,27 +536,6 @@ def allocate_square(n: int, like: torch.Tensor) -> torch.Tensor:
 def _trace_and_norm(product: torch.Tensor) -> tuple[float, float]:
     diagonal = product if product.ndim == 1 else product.diagonal()
     return float(diagonal.sum()), float(product.norm())
-
-
-def _outer_product(
-    operator: KernelMatrix,
-    coef: torch.Tensor,
-    weights: torch.Tensor,
-    recipe: Recipe,
-) -> torch.Tensor:
-    """The outer product at the training points, in the coordinates of the operator.
-
-    It depends on the coefficients only through C Cᵀ, so that outputs may be rotated
-    and those without weight dropped; the rest is taken in groups of bounded memory.
-    """
-    n, r = operator.X.shape
-    directions = _principal_outputs(coef)
-    total = torch.zeros((), dtype=torch.float64, device=coef.device)
-    for group in directions.split(max(1, n // (16 * (r + 1))), dim=1):
-        accumulator = recipe.metric.accumulator(r, center=recipe.center)
-        accumulator.update(operator.gradients(group), weights)
-        total = total + accumulator.value()
-    return total
 
 
 def _principal_outputs(coef: torch.Tensor) -> torch.Tensor:

@@ -72,14 +72,15 @@ def make_folds(
     table = np.column_stack([strata, X])
     _, first, group = np.unique(table, axis=0, return_index=True, return_inverse=True)
     group = group.reshape(-1)
-    copies = np.ceil(np.bincount(group, weights=sample_weight) - 1e-9).astype(int)
-    n_folds = min(n_folds, int(copies.sum()))
+    copies = np.ceil(np.bincount(group, weights=sample_weight) - 1e-9)
+    n_folds = int(min(n_folds, copies.sum()))
     if n_folds < 2:
         return []
     labels = strata[first].argmax(1) if strata.shape[1] > 1 else np.zeros(len(first))
     order = np.lexsort((generator.permutation(len(first)), labels))
     start = np.empty_like(order)
-    start[order] = np.cumsum(copies[order]) - copies[order]
+    turns = (copies % n_folds).astype(int)  # of the last, incomplete deal
+    start[order] = np.cumsum(turns[order]) - turns[order]
     test_weight = _deal(group, start, sample_weight, n_folds)
     folds = []
     for weight in test_weight.T:
@@ -103,9 +104,8 @@ def _deal(
     dealt = np.zeros((len(weight), n_folds), dtype=weight.dtype)
     position = start.astype(float)
     for row, (g, w) in enumerate(zip(group, weight, strict=True)):
-        whole = math.floor(w / n_folds)
-        dealt[row] += whole
-        rest = float(w) - whole * n_folds
+        rest = math.fmod(w, n_folds)
+        dealt[row] += (w - rest) / n_folds
         while rest > 1e-9:
             unit = min(1.0, rest)
             dealt[row, int(position[g]) % n_folds] += unit

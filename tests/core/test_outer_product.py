@@ -1,0 +1,327 @@
+"""Accumulators of JᵀJ: every kind against loops, and every order of batches."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agop.core import (
+    DenseOuterProduct,
+    DiagonalOuterProduct,
+    GradientOuterProduct,
+    RowsOuterProduct,
+    average_gradient_outer_product,
+)
+from tests import reference
+from tests.devices import DEVICES
+
+# Sums of at most some hundred products of numbers of order one, in float64.
+TIGHT = {"rtol": 1e-12, "atol": 1e-12}
+
+
+class ThroughLayer(GradientOuterProduct):
+    """Wᵀ S W of Jacobians with respect to h = W x: the room is open to other kinds."""
+
+    layer = torch.tensor([[1.0, 2.0, 0.0], [0.0, -1.0, 1.0]]).double()
+
+    def __init__(self, n_features, *, center=False):
+        super().__init__(n_features, center=center)
+        self.dense = DenseOuterProduct(2)
+
+    def _add_rows(self, rows):
+        self.dense._add_rows(rows)
+
+    def _add_state(self, other):
+        self.dense._add_state(other.dense)
+
+    def _sum(self):
+        return self.layer.T @ self.dense._sum() @ self.layer
+
+
+class Rows(RowsOuterProduct):
+    """The matrix that the factor stands for."""
+
+    def value(self):
+        factor = super().value()
+        return factor @ factor.T
+
+
+def dense_expected(jacobian, weights=None, center=False):
+    return reference.outer_product(jacobian, weights, center)
+
+
+def diagonal_expected(jacobian, weights=None, center=False):
+    return np.diag(reference.outer_product(jacobian, weights, center))
+
+
+def layer_expected(jacobian, weights=None, center=False):
+    W = ThroughLayer.layer.numpy()
+    return W.T @ reference.outer_product(jacobian, weights, center) @ W
+
+
+KINDS = {
+    "dense": (DenseOuterProduct, dense_expected),
+    "diagonal": (DiagonalOuterProduct, diagonal_expected),
+    "rows": (Rows, dense_expected),
+    "through_layer": (ThroughLayer, layer_expected),
+}
+WIDTH = 2
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+centered = pytest.mark.parametrize("center", [False, True])
+
+
+def jacobians(n=12, c=3, d=WIDTH, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, c, d)) + 1)
+
+
+def weights_of(n=12, seed=1):
+    return torch.from_numpy(np.random.default_rng(seed).uniform(0.1, 3, n))
+
+
+# ------------------------------------------------------------------ against the loop
+@pytest.mark.parametrize("device", DEVICES)
+@centered
+@every_kind
+@pytest.mark.parametrize("weighted", [False, True])
+def test_value_and_trace(kind, center, weighted, device):
+    if device != "cpu" and kind == "through_layer":
+        pytest.skip("the example keeps its layer on the CPU")
+    make, expected = KINDS[kind]
+    J, weights = jacobians(), weights_of() if weighted else None
+    accumulator = make(WIDTH, center=center)
+    moved = None if weights is None else weights.to(device)
+    assert accumulator.update(J.to(device), moved) is accumulator
+    value = accumulator.value()
+    assert value.dtype == torch.float64
+    np.testing.assert_allclose(value.cpu(), expected(J, weights, center), **TIGHT)
+    trace = np.trace(reference.outer_product(J, weights, center))
+    assert accumulator.trace == pytest.approx(trace, rel=1e-12)
+
+
+def test_function_is_the_dense_accumulator():
+    J, weights = jacobians(d=5), weights_of()
+    for center in (False, True):
+        got = average_gradient_outer_product(J, weights, center=center)
+        np.testing.assert_allclose(
+            got, reference.outer_product(J, weights, center), **TIGHT
+        )
+        assert torch.equal(got, got.T)
+
+
+@every_kind
+def test_linear_model_has_a_closed_form(kind):
+    make, expected = KINDS[kind]
+    W = jacobians(1, 3)[0]  # f(x) = W x: G = WᵀW, and nothing is left when centred
+    J = W.expand(7, 3, WIDTH)
+    np.testing.assert_allclose(make(WIDTH).update(J).value(), expected(W[None]))
+    assert np.allclose(make(WIDTH, center=True).update(J).value(), 0, atol=1e-30)
+
+
+# --------------------------------------------------------------------------- weights
+@centered
+@every_kind
+def test_weight_is_a_number_of_copies(kind, center):
+    make, _ = KINDS[kind]
+    J, copies = jacobians(6), torch.tensor([1, 3, 0, 2, 1, 4])
+    weighted = make(WIDTH, center=center).update(J, copies.double())
+    repeated = make(WIDTH, center=center).update(J.repeat_interleave(copies, 0))
+    torch.testing.assert_close(weighted.value(), repeated.value(), **TIGHT)
+    assert weighted.trace == pytest.approx(repeated.trace, rel=1e-12)
+    assert weighted.weight == repeated.weight == 11
+
+
+@centered
+@every_kind
+def test_scale_of_the_weights_does_not_matter(kind, center):
+    make, _ = KINDS[kind]
+    J, weights = jacobians(), weights_of()
+    once = make(WIDTH, center=center).update(J, weights).value()
+    more = make(WIDTH, center=center).update(J, 1e6 * weights).value()
+    torch.testing.assert_close(more, once, **TIGHT)
+
+
+@centered
+@every_kind
+def test_batch_of_no_weight_changes_nothing(kind, center):
+    make, _ = KINDS[kind]
+    accumulator = make(WIDTH, center=center).update(jacobians())
+    before = accumulator.value().clone(), accumulator.trace, accumulator.weight
+    accumulator.update(jacobians(5, seed=9), torch.zeros(5))
+    accumulator.update(jacobians(5)[:0])
+    accumulator.merge(make(WIDTH, center=center))
+    after = accumulator.value(), accumulator.trace, accumulator.weight
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+@centered
+@every_kind
+@pytest.mark.parametrize("weighted", [False, True])
+def test_buffers_of_the_caller_may_be_reused(kind, center, weighted):
+    make, _ = KINDS[kind]
+    J, weights = jacobians(), weights_of() if weighted else None
+    accumulator = make(WIDTH, center=center).update(J, weights)
+    before = accumulator.value().clone()
+    J.zero_()
+    accumulator.value().zero_()
+    assert torch.equal(accumulator.value(), before)
+    accumulator.update(jacobians(seed=8))
+    J.fill_(torch.nan)
+    assert torch.isfinite(accumulator.value()).all()
+
+
+# ----------------------------------------------------------- partitions and orders
+def _summary(accumulator):
+    return np.append(accumulator.value().numpy().ravel(), accumulator.trace)
+
+
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    center=st.booleans(),
+    weighted=st.booleans(),
+    cuts=st.lists(st.integers(0, 12), max_size=5),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_partition_in_any_order(kind, center, weighted, cuts, order):
+    make, _ = KINDS[kind]
+    J, weights = jacobians(), weights_of() if weighted else torch.ones(12).double()
+    whole = make(WIDTH, center=center).update(J, weights)
+    edges = [0, *sorted(cuts), 12]
+    slices = [slice(*edge) for edge in itertools.pairwise(edges)]
+    order.shuffle(slices)
+    streamed = make(WIDTH, center=center)
+    parts = []
+    for rows in slices:
+        streamed.update(J[rows], weights[rows])
+        parts.append(make(WIDTH, center=center).update(J[rows], weights[rows]))
+    while len(parts) > 1:  # a random tree of merges
+        left = parts.pop(order.randrange(len(parts)))
+        parts[order.randrange(len(parts))].merge(left)
+    np.testing.assert_allclose(_summary(streamed), _summary(whole), **TIGHT)
+    np.testing.assert_allclose(_summary(parts[0]), _summary(whole), **TIGHT)
+
+
+@centered
+@every_kind
+def test_merge_is_associative_and_leaves_the_other_as_it_was(kind, center):
+    make, _ = KINDS[kind]
+    a, b, c = (
+        make(WIDTH, center=center).update(jacobians(n, seed=n)) for n in (4, 7, 9)
+    )
+    before = _summary(b)
+    left = copy.deepcopy(a).merge(b).merge(c)
+    right = copy.deepcopy(a).merge(copy.deepcopy(b).merge(c))
+    np.testing.assert_allclose(_summary(left), _summary(right), **TIGHT)
+    fresh = make(WIDTH, center=center).merge(b)
+    fresh.update(jacobians(3, seed=20))  # shares nothing with b
+    np.testing.assert_array_equal(_summary(b), before)
+
+
+def test_centring_keeps_its_digits_far_from_the_origin():
+    # Σ J² − n mean² would lose 12 of 16 digits at a mean of 1e6.
+    J = jacobians(200)
+    accumulator = DenseOuterProduct(WIDTH, center=True)
+    for batch in (J + 1e6).split(7):
+        accumulator.update(batch)
+    expected = reference.outer_product((J + 1e6) - 1e6, center=True)
+    # The entries themselves are known to eps 1e6 = 1e-10 only.
+    np.testing.assert_allclose(accumulator.value(), expected, rtol=1e-8)
+
+
+# ------------------------------------------------------------------------- precision
+@pytest.mark.parametrize("make", [DenseOuterProduct, DiagonalOuterProduct])
+@pytest.mark.parametrize("one_batch", [True, False])
+def test_float32_sums_in_float64(make, one_batch):
+    # H8. Equal terms are the worst case: every addition rounds in the same direction.
+    n = 200_000
+    J = torch.full((n, 1, 2), 1.1)  # 1.1**2 is not a float32
+    accumulator = make(2)
+    for batch in [J] if one_batch else J.split(1000):
+        accumulator.update(batch)
+    expected = float(torch.tensor(1.1)) ** 2
+    # At most 1024 additions in a row are in float32: 1024 eps / 2, and not 2e5 eps / 2.
+    tolerance = 1024 * torch.finfo(torch.float32).eps / 2
+    assert np.abs(accumulator.value().numpy() / expected - 1).max() <= tolerance
+    assert accumulator.trace == pytest.approx(2 * expected, rel=tolerance)
+    assert accumulator.value().dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_products_are_not_rounded_to_half(dtype):
+    # The accumulator sees the rounded numbers and loses nothing more (H8).
+    J = jacobians(500).to(dtype)
+    expected = reference.outer_product(J.double())
+    got = average_gradient_outer_product(J)
+    np.testing.assert_allclose(got, expected, rtol=500 * 2**-23)
+    diagonal = DiagonalOuterProduct(WIDTH).update(J)
+    np.testing.assert_allclose(diagonal.value(), np.diag(expected), rtol=500 * 2**-23)
+    assert diagonal.trace == pytest.approx(np.trace(expected), rel=500 * 2**-23)
+
+
+@pytest.mark.parametrize("layout", ["expanded", "strided", "transposed", "wide"])
+def test_layouts(layout):
+    J = {
+        "expanded": jacobians(1)[0].expand(6, 3, WIDTH),
+        "strided": jacobians(12)[::2],
+        "transposed": jacobians(WIDTH, 3, 9).permute(2, 1, 0),
+        "wide": jacobians(4, 3, 11),
+    }[layout]
+    got = average_gradient_outer_product(J)
+    np.testing.assert_allclose(got, reference.outer_product(J), **TIGHT)
+
+
+# ---------------------------------------------------------------------------- errors
+@every_kind
+def test_shape_of_a_batch(kind):
+    make, _ = KINDS[kind]
+    for shape in [(4, WIDTH), (4, 1, WIDTH + 1), (WIDTH,), ()]:
+        with pytest.raises(ValueError, match="has shape"):
+            make(WIDTH).update(torch.zeros(shape))
+
+
+@every_kind
+def test_nothing_was_added(kind):
+    make, _ = KINDS[kind]
+    accumulator = make(WIDTH)
+    for read in (accumulator.value, lambda: accumulator.trace):
+        with pytest.raises(ValueError, match="call update first"):
+            read()
+
+
+def test_only_equals_are_merged():
+    accumulator = DenseOuterProduct(3)
+    for other in (
+        DiagonalOuterProduct(3),
+        DenseOuterProduct(4),
+        DenseOuterProduct(3, center=True),
+    ):
+        with pytest.raises(ValueError, match="same kind, width and centring"):
+            accumulator.merge(other)
+
+
+@every_kind
+def test_means_of_other_numbers_of_outputs_do_not_broadcast(kind):
+    make, _ = KINDS[kind]
+    accumulator = make(WIDTH, center=True).update(jacobians(c=3))
+    before = _summary(accumulator)
+    with pytest.raises(ValueError, match="number of outputs"):
+        accumulator.update(jacobians(c=1))
+    with pytest.raises(ValueError, match="number of outputs"):
+        accumulator.merge(make(WIDTH, center=True).update(jacobians(c=1)))
+    np.testing.assert_array_equal(_summary(accumulator), before)
+
+
+def test_all_weights_zero():
+    with pytest.raises(ValueError, match="No gradients"):
+        average_gradient_outer_product(jacobians(), torch.zeros(12))
+
+
+def test_repr_names_kind_width_and_weight():
+    text = repr(DenseOuterProduct(3, center=True).update(torch.ones(2, 1, 3)))
+    assert text == "DenseOuterProduct(n_features=3, center=True, weight=2)"
