@@ -153,18 +153,21 @@ def _draw(model: RFMClassifier, X: np.ndarray, y: np.ndarray, output: Path) -> N
         figsize=(11.5, 7.4),
     )
     for name, label in (("even", 0), ("odd", 1)):
-        example = X[np.flatnonzero(y == label)[0]]
-        DirectionDisplay(
-            example[None], [f"a picture labelled “{name}”"], signed=False, shape=PICTURE
-        ).plot(axes[name], image_kwargs={"cmap": "gray_r"})
+        example = X[np.flatnonzero(y == label)[0]].reshape(PICTURE)
+        axes[name].imshow(example, cmap="gray_r")
+        axes[name].set(title=f"a picture labelled “{name}”", xticks=[], yticks=[])
     DirectionDisplay.from_estimator(
         model, what="diagonal", shape=PICTURE, ax=axes["diagonal"]
     )
-    axes["diagonal"].set_title("where the machine looks\n(diagonal of the AGOP)")
+    axes["diagonal"].set_title("where the machine looks")
     HistoryDisplay.from_estimator(model, ax=axes["history"])
     axes["history"].set_title("what each round brought")
     SpectrumDisplay.from_estimator(model, n_shown=8, ax=axes["spectrum"])
     DirectionDisplay.from_estimator(model, shape=PICTURE, ax=axes["direction"])
+    for name in ("even", "odd", "diagonal", "direction"):
+        for edge in (7.5, 15.5):  # between the digits
+            axes[name].axhline(edge, color="tab:blue", linewidth=0.8)
+            axes[name].axvline(edge, color="tab:blue", linewidth=0.8)
     figure.suptitle(
         "Nine digits, and the label says whether one of them is odd. Which one?",
         fontsize=14,

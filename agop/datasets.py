@@ -317,12 +317,17 @@ def make_digit_grids(
     mask : ndarray of shape (8 * rows, 8 * columns)
         True at the tile.
 
+    Notes
+    -----
+    A digit appears in several pictures. Cross-validation within one subset is
+    therefore optimistic; the other subset is the fair test.
+
     Examples
     --------
     >>> from agop import datasets
     >>> X, y, mask = datasets.make_digit_grids(5, random_state=0)
     >>> X.shape, mask.shape, y
-    ((5, 576), (24, 24), array([1, 0, 0, 1, 1]))
+    ((5, 576), (24, 24), array([1, 1, 1, 0, 0]))
     """
     rows, columns = grid
     row, column = tile

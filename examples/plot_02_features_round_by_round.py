@@ -52,12 +52,12 @@ for n_iter in rounds:
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 image = axes[0].imshow(
-    np.array(diagonals)[:, :20], aspect="auto", cmap="magma", vmin=0, vmax=0.5
+    np.array(diagonals)[:, :20], aspect="auto", cmap="magma", norm="log", vmin=1e-4
 )
 axes[0].set(
     xlabel="coordinate (the first 20 of 100)",
     ylabel="round",
-    title="diagonal of the AGOP, share of the trace",
+    title="diagonal of the AGOP, share of the trace (log)",
 )
 axes[0].set_xticks(range(0, 20, 2))
 figure.colorbar(image, ax=axes[0])

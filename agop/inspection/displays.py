@@ -88,7 +88,7 @@ def percent(axis) -> None:
     """Show shares in per cent."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.set_major_formatter(PercentFormatter(xmax=1))
 
 
 # -------------------------------------------------------------------------- displays

@@ -44,7 +44,7 @@ class FeatureImportancesDisplay:
     >>> model = RFMRegressor(n_iter=1, bandwidth="median", alpha=1.0).fit(X, y)
     >>> display = FeatureImportancesDisplay.from_estimator(model, max_features=3)
     >>> [label.get_text() for label in display.ax_.get_yticklabels()]
-    ['s5', 'bmi', 'bp']
+    ['bmi', 's5', 'bp']
     """
 
     def __init__(self, importances, feature_names):

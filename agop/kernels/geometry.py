@@ -37,15 +37,12 @@ class Kernel(ABC):
 
     Attributes
     ----------
-    family : str
-        The measurement; bandwidths of kernels of one family are comparable.
     translation_invariant : bool
         k(x + t, z + t) = k(x, z): data may be centred.
     rotation_invariant : bool
         k(Qx, Qz) = k(x, z): a full metric is meaningful.
     """
 
-    family: ClassVar[str]
     translation_invariant: ClassVar[bool]
     rotation_invariant: ClassVar[bool] = True
 
@@ -155,7 +152,6 @@ class RadialKernel(Kernel):
     tensor([[0.5000]])
     """
 
-    family: ClassVar[str] = "radial"
     translation_invariant: ClassVar[bool] = True
 
     @abstractmethod
@@ -209,7 +205,6 @@ class InnerProductKernel(Kernel):
     Subclasses write ``value(s)`` and ``slope(s)`` = φ′(s).
     """
 
-    family: ClassVar[str] = "inner product"
     translation_invariant: ClassVar[bool] = False
 
     @abstractmethod
@@ -244,7 +239,6 @@ class CosineKernel(Kernel):
     the chord s, which keeps its digits for nearly parallel points.
     """
 
-    family: ClassVar[str] = "cosine"
     translation_invariant: ClassVar[bool] = False
 
     @abstractmethod
@@ -295,7 +289,6 @@ class PowerDistanceKernel(Kernel):
     ``slope(s)`` = φ′(s).
     """
 
-    family: ClassVar[str] = "power distance"
     translation_invariant: ClassVar[bool] = True
     rotation_invariant: ClassVar[bool] = False
     p: float
@@ -312,8 +305,13 @@ class PowerDistanceKernel(Kernel):
         """Σⱼ |xⱼ − zⱼ|ᵖ for all pairs, shape (n, m)."""
         if self.p == 2.0:
             return squared_distances(X, Z)
-        distances = torch.cdist(X.contiguous(), Z.contiguous(), p=self.p)
-        return distances if self.p == 1.0 else distances.pow_(self.p)
+        binary = _TwoValued(X, Z)
+        s = binary.power_distances(self.p)
+        X, Z = X[:, binary.others], Z[:, binary.others]
+        if X.shape[1]:
+            distances = torch.cdist(X.contiguous(), Z.contiguous(), p=self.p)
+            s += distances if self.p == 1.0 else distances.pow_(self.p)
+        return s
 
     def distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
         """‖x − z‖ₚ for all pairs, shape (n, m)."""
@@ -333,11 +331,15 @@ class PowerDistanceKernel(Kernel):
         """Σⱼ coef_jl φ′ p |δ|ᵖ⁻¹ sign δ with δ = x − zⱼ, shape (n, c, r)."""
         s = self.power_distances(X, Z)
         slopes = self.slope(s).masked_fill_(s == 0, 0).mul_(self.p)  # (n, m)
-        gradients = X.new_empty(X.shape[1], len(X), coef.shape[1])
-        for feature in range(X.shape[1]):
-            delta = X[:, feature, None] - Z[:, feature]  # (n, m)
-            gradients[feature] = self._derivative(delta).mul_(slopes) @ coef
-        return gradients.permute(1, 2, 0)
+        binary = _TwoValued(X, Z)
+        gradients = X.new_empty(len(X), coef.shape[1], X.shape[1])
+        gradients[:, :, binary.columns] = binary.contraction(slopes, coef, self.p)
+        columns = Z.T.contiguous()
+        delta = torch.empty_like(slopes)  # one buffer: fresh memory costs most here
+        for feature in binary.others:
+            torch.sub(X[:, feature, None], columns[feature], out=delta)
+            gradients[:, :, feature] = self._derivative(delta).mul_(slopes) @ coef
+        return gradients
 
     def _derivative(self, delta: torch.Tensor) -> torch.Tensor:
         """|δ|ᵖ⁻¹ sign δ; 0 at δ = 0."""
@@ -346,3 +348,36 @@ class PowerDistanceKernel(Kernel):
         signs = delta.sign()
         powers = delta.abs_().pow_(self.p - 1)
         return powers.masked_fill_(signs == 0, 0).mul_(signs)
+
+
+class _TwoValued:
+    """The columns in which X and Z have two values only, as one-hot codes have.
+
+    There |x − z|ᵖ is gap^p times the squared difference of two indicators, so that
+    matrix products do for distances and gradients what else is done feature by
+    feature.
+    """
+
+    def __init__(self, X: torch.Tensor, Z: torch.Tensor) -> None:
+        low, high = Z.amin(0), Z.amax(0)
+        two = torch.ones_like(low, dtype=torch.bool)
+        for points in (X, Z):
+            two &= ((points == low) | (points == high)).all(0)
+        self.columns = two.nonzero()[:, 0]
+        self.others = (~two).nonzero()[:, 0].tolist()
+        self.gaps = (high - low)[two]
+        self.X = (X[:, two] == high[two]).to(X.dtype)
+        self.Z = (Z[:, two] == high[two]).to(Z.dtype)
+
+    def power_distances(self, p: float) -> torch.Tensor:
+        """Their part of Σⱼ |xⱼ − zⱼ|ᵖ, shape (n, m)."""
+        scales = self.gaps ** (p / 2)
+        return squared_distances(self.X * scales, self.Z * scales)
+
+    def contraction(
+        self, slopes: torch.Tensor, coef: torch.Tensor, p: float
+    ) -> torch.Tensor:
+        """Σⱼ coef_jl slopes |δ|ᵖ⁻¹ sign δ, shape (n, c, number of columns)."""
+        sums = slopes @ _contract_columns(coef, self.Z)
+        powers = torch.where(self.gaps > 0, self.gaps, 1) ** (p - 1)
+        return radial_gradient(sums, self.X).mul_(powers / 2)

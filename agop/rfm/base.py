@@ -424,7 +424,12 @@ class RecursiveFeatureMachine(
             If the file is foreign, damaged, newer, or holds another class.
         """
         parameters, fitted = persistence.read(path, cls.__name__)
-        estimator = cls(**parameters)
+        try:
+            estimator = cls(**parameters)
+        except TypeError as error:
+            raise ValueError(
+                f"{path} is damaged or was written by another version of agop: {error}."
+            ) from error
         estimator.__dict__.update(fitted)
         return estimator
 

@@ -15,6 +15,7 @@ from agop.core.spectrum import Spectrum
 from agop.kernels import (
     DiagonalMetric,
     FullMetric,
+    Gaussian,
     GeneralizedExponential,
     Kernel,
     Laplace,
@@ -46,6 +47,7 @@ SELECTION_ROWS = 1000
 DEFAULTS: tuple[tuple[Kernel, Median], ...] = (
     (Laplace(), Median(1.0)),
     (GeneralizedExponential(1.5), Median(1.0)),
+    (Gaussian(), Median(5.0)),
     (ProductLaplace(), Median(0.3)),
     (ProductLaplace(), Median(3.0)),
 )
@@ -70,23 +72,21 @@ class Settings:
 
     Parameters
     ----------
-    families : tuple of tuples of Recipe
-        See :func:`agop.rfm.selection.cross_fit`.
+    recipes : tuple of Recipe
     penalties : tuple of float
         Ascending.
     n_iter : int or None
         Number of rounds; None to choose among 0 … `ROUNDS`.
     """
 
-    families: tuple[tuple[Recipe, ...], ...]
+    recipes: tuple[Recipe, ...]
     penalties: tuple[float, ...]
     n_iter: int | None
 
     @property
     def open(self) -> bool:
         """Whether anything is left to choose."""
-        recipes = sum(len(family) for family in self.families)
-        return self.n_iter is None or recipes * len(self.penalties) > 1
+        return self.n_iter is None or len(self.recipes) * len(self.penalties) > 1
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def choose(
         cross_fit(
             part,
             folds,
-            settings.families,
+            settings.recipes,
             settings.penalties,
             n_iter,
             loss,
@@ -209,7 +209,7 @@ def choose(
 
 def _without_choice(settings: Settings) -> Choice:
     alpha = _FALLBACK_ALPHA if len(settings.penalties) > 1 else settings.penalties[0]
-    recipe = settings.families[0][0]
+    recipe = settings.recipes[0]
     return Choice(recipe, (alpha,) * ((settings.n_iter or 0) + 1), None, [])
 
 

@@ -45,20 +45,20 @@ def settings_of(parameters: Parameters) -> Settings:
     """
     owner = type(parameters).__name__
     _check_simple(parameters, owner)
-    families: dict[str, list[Recipe]] = {}
-    for kernel, bandwidth in _bases(parameters, owner):
-        for metric in _metrics(parameters.metric, kernel, owner):
-            recipe = Recipe(
-                kernel,
-                metric,
-                bandwidth,
-                power=float(parameters.power),
-                center=bool(parameters.center),
-                normalize=parameters.normalize,
-                fit_intercept=bool(parameters.fit_intercept),
-            )
-            families.setdefault(kernel.family, []).append(recipe)
-    if not families:
+    recipes = tuple(
+        Recipe(
+            kernel,
+            metric,
+            bandwidth,
+            power=float(parameters.power),
+            center=bool(parameters.center),
+            normalize=parameters.normalize,
+            fit_intercept=bool(parameters.fit_intercept),
+        )
+        for kernel, bandwidth in _bases(parameters, owner)
+        for metric in _metrics(parameters.metric, kernel, owner)
+    )
+    if not recipes:
         raise InvalidParameterError(
             f"The 'kernel' parameter of {owner} is {parameters.kernel!r}, which "
             "depends on the axes: a full metric has no meaning for it. Use "
@@ -66,7 +66,7 @@ def settings_of(parameters: Parameters) -> Settings:
         )
     alpha, n_iter = parameters.alpha, parameters.n_iter
     return Settings(
-        tuple(tuple(family) for family in families.values()),
+        recipes,
         PENALTIES if _is(alpha, "auto") else (float(alpha),),
         None if _is(n_iter, "auto") else int(n_iter),
     )

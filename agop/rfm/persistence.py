@@ -92,17 +92,21 @@ def read(
             f"agop ({__version__}) reads {FORMAT!r} version {FORMAT_VERSION}. It was "
             f"written by agop {header.get('agop_version', 'unknown')}."
         )
-    if header["sha256"] != _digest(arrays):
+    if header.get("sha256") != _digest(arrays):
         raise ValueError(f"{path} is damaged: its checksum does not match.")
-    if header["class"] != class_name:
+    if header.get("class") != class_name:
         raise ValueError(
-            f"{path} holds a {header['class']}, not a {class_name}: load it with "
-            f"agop.{header['class']}.load."
+            f"{path} holds a {header.get('class')}, not a {class_name}: load it with "
+            f"agop.{header.get('class')}.load."
         )
-    return (
-        {name: _unpack(value, arrays) for name, value in header["parameters"].items()},
-        {name: _unpack(value, arrays) for name, value in header["fitted"].items()},
-    )
+    try:
+        parameters, fitted = (
+            {name: _unpack(value, arrays) for name, value in header[part].items()}
+            for part in ("parameters", "fitted")
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r} in its header.") from error
+    return parameters, fitted
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -122,7 +122,8 @@ class RowSpan:
     """
 
     def __init__(self, X: torch.Tensor) -> None:
-        self.basis = torch.linalg.qr(X.T).Q  # (d, n)
+        basis = torch.linalg.qr(X.T).Q  # (d, n)
+        self.basis = basis.masked_fill((X == 0).all(0)[:, None], 0)  # exactly
 
     def lift(self, metric: Metric) -> Metric:
         """The metric over the features from the one over the span."""
@@ -224,7 +225,8 @@ class Recursion:
             False, with a warning, if the outer product is zero: the metric stays.
         """
         product = self._outer_product(operator, coef, self.recipe.metric.accumulator)
-        product = self.metric.pull_back_product(product) / self.bandwidth**2
+        product = self.metric.pull_back_product(product)
+        product = product / self.bandwidth / self.bandwidth  # its square may overflow
         size = float(product.abs().max())
         refuse_overflow(size)
         if size == 0.0:
@@ -254,10 +256,14 @@ class Recursion:
         if r > n * coef.shape[1]:
             factor = self._outer_product(operator, coef, RowsOuterProduct)
             rows = self.metric.pull_back(factor.T.to(self._points))
-            spectrum = Spectrum.of_factor(rows.T.double() / self.bandwidth)
+            rows = rows.double() / self.bandwidth
+            refuse_overflow(float(rows.square().sum()))
+            spectrum = Spectrum.of_factor(rows.T)
         else:
             product = self._outer_product(operator, coef, DenseOuterProduct)
-            product = self.metric.pull_back_product(product) / self.bandwidth**2
+            product = self.metric.pull_back_product(product)
+            product = product / self.bandwidth / self.bandwidth
+            refuse_overflow(float(product.diagonal().sum()))
             spectrum = Spectrum.of_matrix(product)
         if self._span is None:
             return spectrum

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from agop.kernels import Kernel
 from agop.rfm.calibration import Loss, squared_error
-from agop.rfm.recursion import Problem, Recipe, Recursion, allocate_square
+from agop.rfm.recursion import Median, Problem, Recipe, Recursion, allocate_square
 from agop.solvers.cholesky import CholeskySolver, Solution
 
 #: Number of folds.
 N_FOLDS = 3
+
+#: How many recipes go on after round 1, and after round 2 and later.
+_SURVIVORS = (2, 1)
 
 
 @dataclass(frozen=True)
@@ -376,22 +380,22 @@ def _training_part(
 def cross_fit(
     problem: Problem,
     folds: list[Fold],
-    recipes: Sequence[Sequence[Recipe]],
+    recipes: Sequence[Recipe],
     penalties: Sequence[float],
     n_iter: int,
     loss: Loss,
 ) -> Iterator[list[Trial]]:
-    """Run several recipes, round by round.
+    """Run several recipes, round by round, and fewer of them as they get longer.
 
-    Plain kernels come first: of every family the one of least loss goes on, once for
-    each metric. A recursion whose loss has grown by 5 % is given up.
+    All recipes run round 1; the two of least loss so far run round 2, and the best
+    of them the rest. A recursion whose loss has grown by 5 % is given up.
 
     Parameters
     ----------
     problem : Problem
     folds : list of Fold
-    recipes : sequence of sequences of Recipe
-        Families; within one, recipes differ in kernel, bandwidth and metric.
+    recipes : sequence of Recipe
+        Those of the same kernel and bandwidth share round 0.
     penalties : sequence of float
     n_iter : int
         Number of metric updates.
@@ -400,33 +404,26 @@ def cross_fit(
     Yields
     ------
     list of Trial
-        All trials so far, after every round.
+        All trials, those given up included, after every round.
     """
     workspace = Workspace(max(len(fold.train) for fold in folds), problem.X)
-    plain = []
-    running = []
-    for family in recipes:
-        bases = {}
-        for recipe in family:
-            base = (recipe.kernel, recipe.bandwidth)
-            if base not in bases:
-                trial = Trial(problem, folds, recipe, penalties, loss, workspace)
-                trial.step()
-                bases[base] = trial
-        best = best_trial(list(bases.values()))
-        plain += [trial for trial in bases.values() if trial is not best]
-        running += [
-            best.fork(recipe)
-            for recipe in family
-            if (recipe.kernel, recipe.bandwidth)
-            == (best.recipe.kernel, best.recipe.bandwidth)
-        ]
-    yield plain + running
-    for _ in range(n_iter):
+    plain: dict[tuple[Kernel, float | Median], Trial] = {}
+    trials = []
+    for recipe in recipes:
+        base = (recipe.kernel, recipe.bandwidth)
+        if base not in plain:
+            plain[base] = Trial(problem, folds, recipe, penalties, loss, workspace)
+            plain[base].step()
+        trials.append(plain[base].fork(recipe))
+    yield trials
+    running = trials
+    for index in range(1, n_iter + 1):
         for trial in running:
             if trial.results and trial.results[-1].loss <= 1.05 * trial.best_loss:
                 trial.step()
-        yield plain + running
+        yield trials
+        survivors = _SURVIVORS[min(index, len(_SURVIVORS)) - 1]
+        running = sorted(running, key=lambda trial: trial.best_loss)[:survivors]
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

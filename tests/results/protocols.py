@@ -63,7 +63,7 @@ def unit_rows(X):
     return X / np.linalg.norm(X, axis=1, keepdims=True)
 
 
-# ------------------------------------------------------- the suite of 121 UCI sets (R4)
+# --------------------------------------------------- R4: the suite of 121 UCI sets
 UCI_PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
 UCI_ROUNDS = 4
 
@@ -116,8 +116,7 @@ def uci_accuracy(fold, n_rounds):
     )
     penalty, n_iter = np.unravel_index(table.argmax(), table.shape)
     everything = np.arange(len(fold.y_train))
-    for last in _uci_rounds(fold, everything, UCI_PENALTIES[penalty], n_iter):
-        pass
+    *_, last = _uci_rounds(fold, everything, UCI_PENALTIES[penalty], n_iter)
     return _accuracy(last, fold.X_test, fold.y_test)
 
 
@@ -136,7 +135,7 @@ def _accuracy(current, X, y):
     return (predict(current, X).argmax(1) == y).mean()
 
 
-# ------------------------------------------------------------- regression per round (R7)
+# -------------------------------------------------------- R7: regression per round
 REGRESSION_PENALTIES = (1e-3, 1e-2, 1e-1)
 
 
@@ -155,7 +154,7 @@ def regression_split(X, y):
     )
 
 
-# --------------------------------------------------------- images, powers of the AGOP (R8)
+# -------------------------------------------------- R8: images, powers of the AGOP
 def fashion_rows(path):
     """First 3,000 training and 4,000 test images as rows of unit norm, and labels."""
     with np.load(path) as images:

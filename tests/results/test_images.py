@@ -1,4 +1,4 @@
-"""R8: on images a smaller power of the AGOP hurts less, and none helps Fashion-MNIST."""
+"""R8: on images a smaller power of the AGOP hurts less; none helps Fashion-MNIST."""
 
 import pytest
 

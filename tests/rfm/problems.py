@@ -33,9 +33,9 @@ def regression(n=60, d=5, seed=0):
 
 
 def classification(n=60, d=5, seed=0, n_classes=2):
-    """Classes of equal size along x₀ + x₁."""
+    """Classes of equal size along x₀ + x₁ (if d > 1)."""
     X = points(n, d, seed)
-    rank = np.argsort(np.argsort(X[:, 0] + X[:, 1]))
+    rank = np.argsort(np.argsort(X[:, :2].sum(1)))
     return X, rank * n_classes // n
 
 
