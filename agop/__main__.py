@@ -6,28 +6,23 @@ import argparse
 import platform
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 
 from agop import (
-    DirectionDisplay,
-    HistoryDisplay,
-    RFMClassifier,
     RFMRegressor,
     SpectrumDisplay,
     __version__,
     average_gradient_outer_product,
     datasets,
 )
+from agop.inspection.demonstration import TILE, Demonstration
 from agop.inspection.displays import mosaic
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "matplotlib", "rich", "skops")
@@ -36,12 +31,8 @@ INTRODUCTION = """\
 A thousand pictures, each of nine handwritten digits. The label says whether one of
 the nine is odd, and the same place counts in every picture: which one?
 The machine sees 576 pixels and a label; the place is not told. Tested on 1000
-pictures of digits that it never saw, mostly by other writers.
+pictures of digits that it never saw.
 """
-
-GRID = (3, 3)
-TILE = (1, 2)
-PICTURE = (24, 24)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,77 +93,36 @@ def demo(output: Path) -> int:
         print(f"The folder {output.parent} does not exist.", file=sys.stderr)
         return 2
     print(INTRODUCTION)
-    layout = {"grid": GRID, "tile": TILE}
-    X, y, mask = datasets.make_digit_grids(1000, **layout, random_state=0)
-    held_out = datasets.make_digit_grids(1000, **layout, subset="test", random_state=1)
-
-    model = RFMClassifier(kernel="laplace", random_state=0)
-    plain = RFMClassifier(kernel="laplace", n_iter=0, random_state=0)
     print(f"{'':29}accuracy  log loss   seconds")
-    for name, classifier in {
-        "recursive feature machine": model,
-        "its kernel, without rounds": plain,
-        "random forest, 200 trees": RandomForestClassifier(200, random_state=0),
-        "logistic regression": LogisticRegression(max_iter=2000),
-    }.items():
-        start = time.perf_counter()
-        classifier.fit(X, y)
-        seconds = time.perf_counter() - start
-        accuracy = classifier.score(*held_out[:2])
-        loss = log_loss(held_out[1], classifier.predict_proba(held_out[0]))
-        print(f"{name:29}{accuracy:8.1%}  {loss:8.3f}  {seconds:8.1f}")
-
-    _print_answer(model, mask)
-    _draw(model, X, y, output)
+    demonstration = Demonstration()
+    for result in demonstration.compare():
+        print(
+            f"{result.name:29}{result.accuracy:8.1%}  {result.log_loss:8.3f}  "
+            f"{result.seconds:8.1f}",
+            flush=True,
+        )
+    _print_answer(demonstration)
+    demonstration.draw().savefig(output, dpi=130)
     print(f"\nPicture: {output}")
     return 0
 
 
-def _print_answer(model: RFMClassifier, mask: np.ndarray) -> None:
-    rows, columns = GRID
-    diagonal = model.feature_importances_.reshape(rows, 8, columns, 8)
+def _print_answer(demonstration: Demonstration) -> None:
+    model = demonstration.model
     metric = "full" if model.metric_factor_.ndim == 2 else "diagonal"
     print(
         f"\nChosen without test pictures: {metric} metric, {model.best_iter_} rounds, "
         f"penalty {model.alpha_:g}."
     )
     print("Where the machine looks, in per cent of the trace of its AGOP:\n")
-    for row in diagonal.sum((1, 3)):
+    shares = demonstration.shares()
+    for row in shares:
         print("    " + "".join(f"{share:8.1%}" for share in row))
-    share = model.feature_importances_[mask.ravel()].sum()
     row, column = TILE
     print(
         f"\nThe place that counts is row {row + 1}, column {column + 1}: it has "
-        f"{share:.1%} (chance: {mask.mean():.1%})."
+        f"{shares[TILE]:.1%} (chance: {1 / shares.size:.1%})."
     )
-
-
-def _draw(model: RFMClassifier, X: np.ndarray, y: np.ndarray, output: Path) -> None:
-    figure, axes = mosaic(
-        [["even", "odd", "diagonal"], ["history", "spectrum", "direction"]],
-        figsize=(11.5, 7.4),
-    )
-    for name, label in (("even", 0), ("odd", 1)):
-        example = X[np.flatnonzero(y == label)[0]].reshape(PICTURE)
-        axes[name].imshow(example, cmap="gray_r")
-        axes[name].set(title=f"a picture labelled “{name}”", xticks=[], yticks=[])
-    DirectionDisplay.from_estimator(
-        model, what="diagonal", shape=PICTURE, ax=axes["diagonal"]
-    )
-    axes["diagonal"].set_title("where the machine looks")
-    HistoryDisplay.from_estimator(model, ax=axes["history"])
-    axes["history"].set_title("what each round brought")
-    SpectrumDisplay.from_estimator(model, n_shown=8, ax=axes["spectrum"])
-    DirectionDisplay.from_estimator(model, shape=PICTURE, ax=axes["direction"])
-    for name in ("even", "odd", "diagonal", "direction"):
-        for edge in (7.5, 15.5):  # between the digits
-            axes[name].axhline(edge, color="tab:blue", linewidth=0.8)
-            axes[name].axvline(edge, color="tab:blue", linewidth=0.8)
-    figure.suptitle(
-        "Nine digits, and the label says whether one of them is odd. Which one?",
-        fontsize=14,
-    )
-    figure.savefig(output, dpi=130)
 
 
 # -------------------------------------------------------------------------- doctor
@@ -192,9 +142,16 @@ def doctor() -> int:
         print(f"  {name:14}{_version_of(name)}")
     print(f"  {'threads':14}{torch.get_num_threads()}")
     print(f"  {'devices':14}{', '.join(['cpu', *_accelerators()])}\n")
-    passed = [_try(test) for test in (_jacobian, _answer, _file, _drawing)]
+    tests = {
+        "gradients agree with finite differences": _jacobian,
+        "the features that matter are found": _answer,
+        "a saved model predicts the same": _file,
+        "pictures can be drawn": _drawing,
+    }
     for index in range(torch.cuda.device_count()):
-        passed.append(_try(_device, f"cuda:{index}"))
+        device = f"cuda:{index}"
+        tests[f"{device} agrees with the CPU"] = partial(_device, device)
+    passed = [_try(label, test) for label, test in tests.items()]
     print("\nEverything works." if all(passed) else "\nSomething is wrong: see above.")
     return 0 if all(passed) else 1
 
@@ -213,13 +170,12 @@ def _accelerators() -> list[str]:
     ]
 
 
-def _try(test: Callable[..., bool], *arguments: str) -> bool:
+def _try(label: str, test: Callable[[], bool]) -> bool:
     """Run one test and print how it went: a doctor survives what it examines."""
-    label = " ".join([str(test.__doc__).rstrip("."), *arguments])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            good = test(*arguments)
+            good = test()
         word = "ok" if good else "FAILED: the result is wrong"
     except Exception as error:
         good, word = False, f"FAILED: {type(error).__name__}: {error}"
@@ -236,7 +192,6 @@ def _fitted(device: str = "cpu") -> tuple[np.ndarray, RFMRegressor]:
 
 
 def _jacobian() -> bool:
-    """Gradients agree with finite differences."""
     X, model = _fitted()
     step = 1e-5
     moves = np.eye(X.shape[1]) * step
@@ -246,7 +201,6 @@ def _jacobian() -> bool:
 
 
 def _answer() -> bool:
-    """The two features that matter are found."""
     X, model = _fitted()
     product = average_gradient_outer_product(torch.as_tensor(model.jacobian(X)))
     agrees = np.allclose(np.asarray(product), model.agop_, atol=1e-8)
@@ -254,7 +208,6 @@ def _answer() -> bool:
 
 
 def _file() -> bool:
-    """A saved model predicts the same."""
     X, model = _fitted()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
@@ -264,7 +217,6 @@ def _file() -> bool:
 
 
 def _drawing() -> bool:
-    """Pictures can be drawn."""
     figure, axes = mosaic("a")
     SpectrumDisplay.from_spectrum([2.0, 1.0], ax=axes["a"])
     with tempfile.TemporaryFile() as file:
@@ -273,7 +225,6 @@ def _drawing() -> bool:
 
 
 def _device(name: str) -> bool:
-    """The CPU and the accelerator agree on"""  # noqa: D400 (the name follows)
     X, here = _fitted()
     there = _fitted(name)[1]
     return bool(np.allclose(here.predict(X), there.predict(X), atol=1e-6))

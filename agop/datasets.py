@@ -283,8 +283,8 @@ def _blobs(n_samples: int, shape: tuple[int, int], generator) -> np.ndarray:
     return total / 3
 
 
-#: Scanned digits of scikit-learn from which training grids are composed; the remaining
-#: ones, mostly by other writers, are for testing.
+#: Scanned digits of scikit-learn, in the order of their file, from which training grids
+#: are composed; the others are for testing.
 _TRAINING_DIGITS = 1000
 
 

@@ -21,10 +21,10 @@ from agop.kernels import (
     Laplace,
     ProductLaplace,
 )
+from agop.rfm.bandwidth import Median
 from agop.rfm.calibration import Loss, fit_slope
 from agop.rfm.machine import KernelMachine
 from agop.rfm.recursion import (
-    Median,
     Problem,
     Recipe,
     Round,
@@ -199,9 +199,13 @@ def choose(
         complete = [trial for trial in solved if len(trial.results) == longest]
         winner = min(complete, key=lambda trial: trial.results[-1].loss)
         last = longest - 1
+    alphas = (*winner.path[:last], winner.results[last].alpha)
+    if settings.n_iter is not None:
+        # Recursions that were given up go on to the round that was asked for.
+        alphas += alphas[-1:] * (n_iter - last)
     return Choice(
         winner.recipe,
-        (*winner.path[:last], winner.results[last].alpha),
+        alphas,
         winner.results[last].out_of_fold,
         [result.loss for result in winner.results],
     )

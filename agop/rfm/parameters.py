@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from agop.core.arrays import InvalidParameterError, check_number, check_option
 from agop.kernels import KERNELS, DiagonalMetric, FullMetric, Kernel
 from agop.kernels.metric import NORMALIZATIONS
+from agop.rfm.bandwidth import Median
 from agop.rfm.fitting import DEFAULTS, FACTORS, METRICS, PENALTIES, Settings
-from agop.rfm.recursion import Median, Recipe
+from agop.rfm.recursion import Recipe
 
 
 class Parameters(Protocol):

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from agop.kernels import Kernel
+from agop.rfm.bandwidth import Median
 from agop.rfm.calibration import Loss, squared_error
-from agop.rfm.recursion import Median, Problem, Recipe, Recursion, allocate_square
+from agop.rfm.recursion import Problem, Recipe, Recursion, allocate_square
 from agop.solvers.cholesky import CholeskySolver, Solution
 
 #: Number of folds.
