@@ -1,6 +1,8 @@
 """Sphinx configuration: `make docs` builds with warnings as errors, without network."""
 
+import importlib
 import inspect
+import operator
 from pathlib import Path
 
 import agop
@@ -78,7 +80,8 @@ html_theme_options = {
 }
 
 # --------------------------------------------------------------------------- API
-# The reference is written from agop.__all__, so that no public name can be missing.
+# The reference is written from the lists `__all__`, so that no public name can be
+# missing: first the names of agop itself by room, then the parts of rooms below it.
 ROOMS = {
     "core": "Average gradient outer products",
     "rfm": "Recursive feature machines",
@@ -86,37 +89,46 @@ ROOMS = {
     "concepts": "Concept directions",
     "dictionaries": "Sparse autoencoders",
     "inspection": "Displays and reports",
+    "datasets": "Data",
+}
+PARTS = {
+    "core": "Accumulators, warnings and errors",
     "kernels": "Kernels and metrics",
     "solvers": "Solvers",
-    "datasets": "Data",
 }
 
 
-def public_names():
-    """Pairs (room, dotted name below agop) of every public class and function."""
-    for name in agop.__all__:
-        thing = getattr(agop, name)
+def members(package):
+    """Names of the public classes and functions of a package, and its modules'."""
+    for name in package.__all__:
+        thing = getattr(package, name)
         if inspect.ismodule(thing):
-            for member in thing.__all__:
-                yield thing.__name__.split(".")[1], f"{name}.{member}"
-        elif callable(thing):
-            yield thing.__module__.split(".")[1], name
+            yield from (f"{name}.{member}" for member in thing.__all__)
+        elif inspect.isclass(thing) or inspect.isfunction(thing):
+            yield name
+
+
+def room_of(name):
+    thing = operator.attrgetter(name)(agop)
+    return thing.__module__.split(".")[1]
+
+
+def section(title, names):
+    lines = [title, "-" * len(title), "", ".. autosummary::", "   :toctree: generated"]
+    return [*lines, "", *(f"   {name}" for name in names), ""]
 
 
 def write_api_index(folder):
     """Write ``index.rst``: one table of public names for each room."""
     lines = ["API", "===", "", ".. currentmodule:: agop", ""]
-    names = sorted(public_names(), key=lambda pair: list(ROOMS).index(pair[0]))
-    previous = None
-    for room, name in names:
-        if room != previous:
-            lines += [ROOMS[room], "-" * len(ROOMS[room]), ""]
-            lines += [".. autosummary::", "   :toctree: generated", ""]
-        lines.append(f"   {name}")
-        follower = names[names.index((room, name)) + 1 :][:1]
-        if not follower or follower[0][0] != room:
-            lines.append("")
-        previous = room
+    front = list(members(agop))
+    for room, title in ROOMS.items():
+        if names := [name for name in front if room_of(name) == room]:
+            lines += section(title, names)
+    for room, title in PARTS.items():
+        package = importlib.import_module(f"agop.{room}")
+        names = [name for name in members(package) if name not in front]
+        lines += section(title, [f"{room}.{name}" for name in names])
     text = "\n".join(lines)
     folder.mkdir(exist_ok=True)
     path = folder / "index.rst"

@@ -83,7 +83,7 @@ def test_link_and_directions_of_your_own():
 )
 def test_multi_index_errors(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        datasets.make_multi_index(5, **{"n_features": 4, **kwargs})
+        datasets.make_multi_index(5, **{"n_features": 4, "random_state": 0, **kwargs})
 
 
 def test_agop_finds_the_directions():

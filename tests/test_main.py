@@ -87,3 +87,7 @@ def test_demo_writes_its_picture(tmp_path):
     # What the demo claims.
     machine, forest = accuracy.values()
     assert machine > 92 and machine > forest + 2
+
+
+def test_doctor_can_compare_devices():
+    assert command_line._device("cpu")

@@ -282,7 +282,7 @@ def _polar(X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class PowerDistanceKernel(Kernel):
-    """k(x, z) = φ(s) of the power distance s = Σⱼ |xⱼ − zⱼ|ᵖ.
+    """k(x, z) = φ(s) of the power distance s = ‖x − z‖ₚᵖ, the sum of p-th powers.
 
     It knows the axes: rotating the data changes it, so that only a diagonal metric
     has a meaning. Subclasses have a field ``p`` and write ``value(s)`` and
@@ -302,7 +302,7 @@ class PowerDistanceKernel(Kernel):
         """φ′(s)."""
 
     def power_distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
-        """Σⱼ |xⱼ − zⱼ|ᵖ for all pairs, shape (n, m)."""
+        """‖x − z‖ₚᵖ for all pairs, shape (n, m)."""
         if self.p == 2.0:
             return squared_distances(X, Z)
         binary = _TwoValued(X, Z)
@@ -328,7 +328,7 @@ class PowerDistanceKernel(Kernel):
     def contraction(
         self, X: torch.Tensor, Z: torch.Tensor, coef: torch.Tensor
     ) -> torch.Tensor:
-        """Σⱼ coef_jl φ′ p |δ|ᵖ⁻¹ sign δ with δ = x − zⱼ, shape (n, c, r)."""
+        """Σⱼ coef_jl φ′ ∂s/∂x with s = ‖x − zⱼ‖ₚᵖ, shape (n, c, r)."""
         s = self.power_distances(X, Z)
         slopes = self.slope(s).masked_fill_(s == 0, 0).mul_(self.p)  # (n, m)
         binary = _TwoValued(X, Z)

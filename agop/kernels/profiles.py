@@ -129,7 +129,7 @@ class Matern52(RadialKernel):
 
 @dataclass(frozen=True)
 class ProductLaplace(PowerDistanceKernel):
-    """The ℓ1 Laplace kernel exp(−Σⱼ |xⱼ − zⱼ|), a product over features.
+    """The ℓ1 Laplace kernel exp(−‖x − z‖₁), a product over features.
 
     It is ``sklearn.metrics.pairwise.laplacian_kernel``. Not rotation invariant: use
     it with a diagonal metric.

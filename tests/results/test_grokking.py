@@ -107,8 +107,8 @@ def test_r11_small_prime_groks():
     check_that_measures_move_first(course, p)
     assert np.all(np.diff(course.circulant_deviations()) < 0)
 
-    # The limit is [[A, Cᵀ], [C, A]], C circulant, A = c₁I + c₂11ᵀ; matrices without
-    # structure have 1 where the bounds are one twentieth.
+    # The limit is [[A, Cᵀ], [C, A]], C circulant, A = c₁I + c₂11ᵀ. Each block is within
+    # a twentieth of it, in squared norm, where a C without structure is off by about 1.
     M = course.metrics[-1]
     assert course.circulant_deviations()[-1] < 0.05
     for block in (M[:p, :p], M[p:, p:]):

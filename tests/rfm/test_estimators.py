@@ -257,11 +257,14 @@ def test_duplicate_rows_equal_weights_through_the_choice(Model):
 def test_scalar_weight_is_no_weight():
     X, y = regression()
     close(
-        regressor().fit(X, y, sample_weight=1).predict(X), regressor().fit(X, y).predict(X)
+        regressor().fit(X, y, sample_weight=1).predict(X),
+        regressor().fit(X, y).predict(X),
     )
 
 
-@pytest.mark.parametrize("parameters", [{}, {"n_iter": 1, "metric": "diagonal"}], ids=str)
+@pytest.mark.parametrize(
+    "parameters", [{}, {"n_iter": 1, "metric": "diagonal"}], ids=str
+)
 def test_size_of_blocks_does_not_matter(monkeypatch, parameters):
     X, y = regression(100)
     model = RFMRegressor(random_state=0, **parameters).fit(X, y)
@@ -445,7 +448,9 @@ def test_inspection_tools():
     )
     assert display.axes_.size == 2
     two = classifier().fit(*classification(d=2))
-    display = DecisionBoundaryDisplay.from_estimator(two, points(d=2), grid_resolution=9)
+    display = DecisionBoundaryDisplay.from_estimator(
+        two, points(d=2), grid_resolution=9
+    )
     assert display.response.shape == (9, 9)
 
 
@@ -463,7 +468,9 @@ def test_metadata_routing():
     weight = np.r_[np.ones(30), np.zeros(30)]
     with sklearn.config_context(enable_metadata_routing=True):
         step = regressor().set_fit_request(sample_weight=True)
-        pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), step)
+        pipeline = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False), step
+        )
         pipeline.fit(X, y, sample_weight=weight)
         scores = cross_validate(
             step.set_score_request(sample_weight=True),
@@ -558,7 +565,9 @@ def test_number_of_steps_announced(parameters):
     recorder = Recorder()
     contexts = []
     recorder.on_fit_task_begin = lambda estimator, context: contexts.append(context)
-    RFMRegressor(random_state=0, **parameters).set_callbacks(recorder).fit(*regression())
+    RFMRegressor(random_state=0, **parameters).set_callbacks(recorder).fit(
+        *regression()
+    )
     root = contexts[0]
     assert len(contexts) - 1 <= root.max_subtasks
 

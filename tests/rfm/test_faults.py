@@ -369,7 +369,9 @@ def test_f49_too_many_components():
 def test_f06_values_whose_squares_are_large():
     X, y = regression()
     model = regressor().fit(X * 1e150, y)
-    np.testing.assert_allclose(model.predict(X * 1e150), regressor().fit(X, y).predict(X))
+    np.testing.assert_allclose(
+        model.predict(X * 1e150), regressor().fit(X, y).predict(X)
+    )
     with pytest.raises(ValueError, match="squared distances overflow"):
         regressor().fit(X * 1e160, y)
     for n_iter in (0, 1):
@@ -718,7 +720,9 @@ def test_f54_memory_is_checked_before_any_work(monkeypatch):
     monkeypatch.setattr(recursion, "free_memory", lambda device: 10**6)
     start = time.perf_counter()
     for make in (regressor, RFMRegressor):
-        with pytest.raises(MemoryError, match="of 500 samples needs.*Fit on fewer") as e:
+        with pytest.raises(
+            MemoryError, match="of 500 samples needs.*Fit on fewer"
+        ) as e:
             make().fit(X, y)
         assert "float32" in str(e.value)
     assert time.perf_counter() - start < 2

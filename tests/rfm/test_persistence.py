@@ -97,7 +97,9 @@ def test_every_kind_of_parameter_and_attribute(path):
     weights = classifier(class_weight={0: 1.5, 1: 2}).fit(*classification())
     assert round_trip(weights, path).class_weight == {0: 1.5, 1: 2}
     numpy_values = regressor(alpha=np.float64(0.5), n_iter=np.int64(1)).fit(X, y)
-    assert np.array_equal(round_trip(numpy_values, path).predict(X), numpy_values.predict(X))
+    assert np.array_equal(
+        round_trip(numpy_values, path).predict(X), numpy_values.predict(X)
+    )
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -163,7 +165,9 @@ def test_what_cannot_be_saved_leaves_the_old_file(path, saved):
     before = path.read_bytes()
     X, y = regression()
     own = regressor(kernel=Mine()).fit(X, y)
-    with pytest.raises(ValueError, match=r"kernel.*without pickle. Use a kernel of agop"):
+    with pytest.raises(
+        ValueError, match=r"kernel.*without pickle. Use a kernel of agop"
+    ):
         own.save(path)
     random = regressor(random_state=np.random.RandomState(0)).fit(X, y)
     with pytest.raises(ValueError, match="random_state.*an integer random_state"):
@@ -424,7 +428,9 @@ def write_golden(folder):
         (folder / f"{stem}.json").write_text(text + "\n")
 
 
-@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.npz")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted(GOLDEN.glob("*.npz")), ids=lambda file: file.stem
+)
 def test_p11_golden_files_load_and_predict_the_same(file, tmp_path):
     assert file.stat().st_size < 20_000
     copied = shutil.copy(file, tmp_path)
