@@ -149,6 +149,9 @@ def choose(
 ) -> Choice:
     """Choose settings by cross-fitting on (a random subset of) the rows.
 
+    It is done in float64 whatever the data are in: some of the kernels and penalties
+    that are tried are too much for float32.
+
     Parameters
     ----------
     problem : Problem
@@ -165,7 +168,7 @@ def choose(
         return _without_choice(settings)
     n_iter = ROUNDS if settings.n_iter is None else settings.n_iter
     rows = random_rows(len(problem.X), SELECTION_ROWS, generator)
-    part = problem.rows(torch.from_numpy(rows).to(problem.X.device))
+    part = problem.rows(torch.from_numpy(rows).to(problem.X.device)).double()
     folds = make_folds(
         part.X.cpu().numpy(),
         part.Y.cpu().numpy(),

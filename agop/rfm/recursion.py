@@ -94,6 +94,10 @@ class Problem:
         """The problem on some of the rows."""
         return Problem(self.X[index], self.Y[index], self.sample_weight[index])
 
+    def double(self) -> Problem:
+        """The problem in float64."""
+        return Problem(self.X.double(), self.Y.double(), self.sample_weight.double())
+
 
 class RowSpan:
     """An orthonormal basis Q of the span of the rows, for data wider than long.

@@ -583,6 +583,7 @@ def script(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_without_callbacks_of_scikit_learn():
     """Conventions 1.7: scikit-learn before 1.9."""
     result = script(
@@ -613,6 +614,7 @@ def test_verbose_logs_and_prints_nothing(caplog, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_verbose_in_a_pipe_prints_nothing():
     result = script(
         """
@@ -625,6 +627,7 @@ def test_verbose_in_a_pipe_prints_nothing():
     assert (result.stdout, result.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_verbose_on_a_terminal_shows_a_bar():
     pytest.importorskip("rich")
     code = """

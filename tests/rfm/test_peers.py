@@ -1,6 +1,6 @@
-"""What other RFM software gets wrong: docs/development/peers.md section 3, faults.md X.
+"""What other RFM software gets wrong must not go wrong here.
 
-Each test cites its row. Rows about trees (F31–F35), about options that we do not have
+Ids are those of the design notes: F of the table of peers, X of faults. Rows about trees (F31–F35), about options that we do not have
 (F20, F21, F38, F45) and about kernels (F29, F30) are tested elsewhere or do not apply.
 """
 
@@ -144,7 +144,7 @@ def test_f13_the_second_fit_is_a_fresh_fit():
     assert vars(model).keys() == vars(fresh).keys()
 
 
-# ------------------------------------------------- labels, targets, weights, probabilities
+# ---------------------------------------------- labels, targets, weights, probabilities
 @pytest.mark.parametrize(
     "labels", [[-1, 1], [1, 2], [10, 20], ["a", "b"], [False, True]]
 )
@@ -210,7 +210,7 @@ def test_f24_an_unknown_category_is_not_the_first_one():
     assert abs(unknown - first) > 0.5
 
 
-# ------------------------------------------------------------ AGOP and numerical accuracy
+# ---------------------------------------------------------- AGOP and numerical accuracy
 def test_f25_sorted_rows_give_the_same_importances():
     """x₀ matters in the first half, x₁ in the second; with a sampled choice too."""
     X = points(400, 6)
@@ -392,9 +392,9 @@ def test_f49_f53_f54_imports_need_no_gpu():
     assert {"RFMRegressor", "RFMClassifier"} <= set(agop.__all__)
 
 
-# -------------------------------------------------------- faults.md section 8: xRFM 0.4.5
+# ------------------------------------------------------ faults.md section 8: xRFM 0.4.5
 def test_x2_x3_the_answer_solves_the_system():
-    """Never a silently repaired or overwritten matrix: train error 0.399, 47.7 there."""
+    """Never a silently repaired or overwritten matrix: errors 0.399, 47.7 there."""
     X, y = regression(150)
     twice, targets = np.r_[X, X], np.r_[y, y]
     model = regressor(alpha=1e-3, bandwidth=1000.0, n_iter=0).fit(twice, targets)

@@ -9,8 +9,8 @@ import torch
 from agop import RFMClassifier, RFMRegressor
 from agop.kernels import DiagonalMetric, FullMetric, Gaussian, Laplace
 from agop.rfm import fitting
-from agop.rfm.calibration import fit_slope, log_loss, probabilities, squared_error
 from agop.rfm.bandwidth import Median
+from agop.rfm.calibration import fit_slope, log_loss, probabilities, squared_error
 from agop.rfm.recursion import Problem, Recipe
 from agop.rfm.selection import cross_fit, descend, make_folds
 from tests.rfm.problems import CHEAP, classification, points, regression
@@ -97,7 +97,7 @@ def test_classes_are_dealt_evenly():
         assert np.abs(counts - np.array([80, 15, 5]) / 3).max() < 1
 
 
-# -------------------------------------------------------------------------------- search
+# ------------------------------------------------------------------------------- search
 @pytest.mark.parametrize("size", [1, 2, 3, 12])
 def test_descend_finds_the_minimum_of_a_valley(size):
     for lowest in range(size):
@@ -227,7 +227,7 @@ def test_the_kind_of_metric_follows_the_data():
             assert chosen.metric_factor_.ndim == 2
 
 
-# ------------------------------------------------------------------------------ switches
+# ----------------------------------------------------------------------------- switches
 def test_explicit_settings_choose_nothing(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("nothing is left to choose")
@@ -273,7 +273,7 @@ def test_each_explicit_value_switches_its_choice_off(fixed, monkeypatch):
         assert seen["n_iter"] == model.best_iter_ == value
     if name == "bandwidth":
         assert len({recipe.bandwidth for recipe in recipes}) == 1
-        assert value == "median" or model.bandwidth_ == value
+        assert value in ("median", model.bandwidth_)
     if name == "alpha":
         assert seen["penalties"] == (0.3,)
         assert model.alpha_ == 0.3
@@ -319,9 +319,9 @@ def test_random_state_decides_the_folds():
     assert (first.history_["cross_fitted"] != second.history_["cross_fitted"]).any()
 
 
-# --------------------------------------------------------------------------- calibration
+# -------------------------------------------------------------------------- calibration
 def two_scores(margin, right, n):
-    """n rows with score difference `margin`, a share `right` of them on the right side."""
+    """n rows with score difference `margin`, a share `right` of them correct."""
     scores = torch.zeros(n, 2, dtype=torch.float64)
     scores[:, 1] = margin
     targets = torch.zeros(n, 2, dtype=torch.float64)
