@@ -22,7 +22,7 @@ def spectrum_of(estimator) -> Spectrum:
     """All eigenvalues and directions: `eigenvalues_` has the leading ones only."""
     estimator = last_step(estimator)
     # A machine on wide data keeps a thin factor: no (d, d) matrix is formed for it.
-    factor = getattr(estimator, "_agop_factor", None)
+    factor = getattr(estimator, "agop_factor_", None)
     if factor is not None:
         return Spectrum.of_factor(torch.as_tensor(factor))
     return Spectrum.of_matrix(torch.as_tensor(np.asarray(estimator.agop_)))

@@ -214,7 +214,7 @@ class RecursiveFeatureMachine(
             "explained_ratio_": to_numpy(leading.shares),
             "components_": to_numpy(leading.directions.to(dtype)),
             "feature_importances_": to_numpy(diagonal / total),
-            "_agop_factor": to_numpy(factor),
+            "agop_factor_": to_numpy(factor),
         }
 
     def _machine_attributes(self, machine: KernelMachine, ndim: int) -> dict[str, Any]:
@@ -367,7 +367,7 @@ class RecursiveFeatureMachine(
     def agop_(self) -> np.ndarray:
         """The AGOP at the training points, ndarray of shape (d, d), in float64."""
         check_is_fitted(self, "dual_coef_")
-        return self._agop_factor @ self._agop_factor.T
+        return self.agop_factor_ @ self.agop_factor_.T
 
     @property
     def metric_(self) -> np.ndarray:
@@ -401,7 +401,7 @@ class RecursiveFeatureMachine(
         fitted = {
             name: value
             for name, value in vars(self).items()
-            if name in _SAVED or (name.endswith("_") and not name.startswith("_"))
+            if name.endswith("_") and not name.startswith("_")
         }
         parameters = self.get_params(deep=False)
         persistence.write(path, type(self).__name__, parameters, fitted)
@@ -457,10 +457,6 @@ class RecursiveFeatureMachine(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-#: Private attributes that belong to a fit.
-_SAVED = ("_agop_factor",)
 
 
 def _n_rows(X: Any) -> int:

@@ -35,9 +35,9 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
     kernel : {"auto", "laplace", "generalized_exponential", "gaussian", "matern32", \
             "matern52", "product_laplace", "lp_exponential", "polynomial", \
             "neural_tangent"} or Kernel, default="auto"
-        Similarity of two points. "auto" chooses between exp(−r) and exp(−r^1.5) of
-        the ℓ2 distance r and exp(−r) of the ℓ1 distance. A kernel of your own is a
-        subclass of :class:`agop.kernels.Kernel`.
+        Similarity of two points. "auto" chooses between exp(−r), exp(−r^1.5) and a
+        wide Gaussian of the ℓ2 distance r, and exp(−r) of the ℓ1 distance. A kernel of
+        your own is a subclass of :class:`agop.kernels.Kernel`.
     metric : {"auto", "full", "diagonal"}, default="auto"
         Whether the metric is a whole matrix or one scale per feature. Kernels of ℓ1
         and ℓp distances take a diagonal one only.
@@ -75,6 +75,9 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
     agop_ : ndarray of shape (n_features, n_features)
         The average gradient outer product of the fitted predictor at the training
         points, in squared units of output per input.
+    agop_factor_ : ndarray of shape (n_features, rank)
+        F with AGOP = F Fᵀ; its columns are all directions, times the roots of their
+        eigenvalues.
     metric_ : ndarray of shape (n_features, n_features)
         The metric M of the final round.
     metric_factor_ : ndarray of shape (n_features,) or (n_features, rank)
@@ -186,9 +189,9 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
     kernel : {"auto", "laplace", "generalized_exponential", "gaussian", "matern32", \
             "matern52", "product_laplace", "lp_exponential", "polynomial", \
             "neural_tangent"} or Kernel, default="auto"
-        Similarity of two points. "auto" chooses between exp(−r) and exp(−r^1.5) of
-        the ℓ2 distance r and exp(−r) of the ℓ1 distance. A kernel of your own is a
-        subclass of :class:`agop.kernels.Kernel`.
+        Similarity of two points. "auto" chooses between exp(−r), exp(−r^1.5) and a
+        wide Gaussian of the ℓ2 distance r, and exp(−r) of the ℓ1 distance. A kernel of
+        your own is a subclass of :class:`agop.kernels.Kernel`.
     metric : {"auto", "full", "diagonal"}, default="auto"
         Whether the metric is a whole matrix or one scale per feature. Kernels of ℓ1
         and ℓp distances take a diagonal one only.
@@ -229,6 +232,9 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
     agop_ : ndarray of shape (n_features, n_features)
         The average gradient outer product of the fitted predictor at the training
         points, in squared units of output per input.
+    agop_factor_ : ndarray of shape (n_features, rank)
+        F with AGOP = F Fᵀ; its columns are all directions, times the roots of their
+        eigenvalues.
     metric_ : ndarray of shape (n_features, n_features)
         The metric M of the final round.
     metric_factor_ : ndarray of shape (n_features,) or (n_features, rank)

@@ -1,7 +1,7 @@
 """Bad input and hazards: one test for each row of the table of faults.
 
-The ids (F01, H3, …) are those of the design notes. Messages say what, why and what to do; results of
-doubtful input are finite, or an error, or come with a warning.
+The ids (F01, H3, …) are those of the design notes. Messages say what, why and what to
+do; results of doubtful input are finite, or an error, or come with a warning.
 """
 
 import copy

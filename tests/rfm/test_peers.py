@@ -1,7 +1,8 @@
 """What other RFM software gets wrong must not go wrong here.
 
-Ids are those of the design notes: F of the table of peers, X of faults. Rows about trees (F31–F35), about options that we do not have
-(F20, F21, F38, F45) and about kernels (F29, F30) are tested elsewhere or do not apply.
+Ids are those of the design notes: F of the table of peers, X of that of faults. Rows
+about trees (F31–F35), about options that we do not have (F20, F21, F38, F45) and about
+kernels (F29, F30) do not apply, or are tested elsewhere.
 """
 
 import copy
