@@ -84,6 +84,7 @@ class GradientOuterProduct(ABC):
                 "A batch of Jacobians has shape (n_samples, n_outputs, "
                 f"{self.n_features}); got {tuple(jacobian.shape)}."
             )
+        jacobian = jacobian.detach()
         if jacobian.dtype.itemsize < 4:
             jacobian = jacobian.float()
         if sample_weight is None:

@@ -151,7 +151,7 @@ class RecursiveFeatureMachine(
         settings = settings_of(self)
         device = resolve_device(self.device, owner=type(self).__name__)
         X, targets, weight, extra = self._validate(X, y, sample_weight)
-        self._check_n_components(X.shape[1])
+        self._check_n_components(*X.shape)
         table = targets.reshape(len(targets), -1)
         problem = Problem(*(to_tensor(array, device) for array in (X, table, weight)))
         rounds = ROUNDS if settings.n_iter is None else settings.n_iter
@@ -230,11 +230,13 @@ class RecursiveFeatureMachine(
 
     # ---------------------------------------------------------- parameters and data
 
-    def _check_n_components(self, n_features: int) -> None:
-        if self.n_components is not None and self.n_components > n_features:
+    def _check_n_components(self, n_samples: int, n_features: int) -> None:
+        most = min(n_samples, n_features)
+        if self.n_components is not None and self.n_components > most:
             raise InvalidParameterError(
                 f"n_components={self.n_components} is larger than the dimensionality "
-                f"of the data, n_features={n_features}. Use at most {n_features}."
+                f"of the data, n_samples={n_samples} and n_features={n_features}. Use "
+                f"at most {most}."
             )
 
     @np.errstate(over="ignore")  # what overflows is refused as infinite
@@ -328,7 +330,8 @@ class RecursiveFeatureMachine(
         Returns
         -------
         ndarray of shape (n_outputs, n_features, n_features)
-            They add up to the AGOP.
+            At the training points they add up to ``agop_``, if the fit had no
+            weights or the same ones are given here.
         """
         check_is_fitted(self, "dual_coef_")
         points = self._check_X(self.X_fit_ if X is None else X)

@@ -325,3 +325,10 @@ def test_all_weights_zero():
 def test_repr_names_kind_width_and_weight():
     text = repr(DenseOuterProduct(3, center=True).update(torch.ones(2, 1, 3)))
     assert text == "DenseOuterProduct(n_features=3, center=True, weight=2)"
+
+
+def test_a_jacobian_that_requires_grad_leaves_no_graph():
+    jacobian = torch.ones(3, 2, 4, requires_grad=True)
+    value = average_gradient_outer_product(jacobian)
+    assert not value.requires_grad
+    assert torch.equal(value, torch.full((4, 4), 2.0, dtype=torch.float64))

@@ -360,9 +360,16 @@ def test_f48_no_gpu(fitted):
 
 
 def test_f49_too_many_components():
-    message = "n_components=6 is larger than the dimensionality .*n_features=5"
+    message = r"n_components=6 is larger than the dimensionality .*n_features=5"
     with pytest.raises(ValueError, match=message):
         regressor(n_components=6).fit(*regression())
+    with pytest.raises(
+        ValueError, match=r"n_samples=4 and n_features=5. Use at most 4"
+    ):
+        regressor(n_components=5).fit(*regression(4))
+    for shape in ((4, 5), (5, 4)):
+        model = regressor(n_components=4).fit(*regression(*shape))
+        assert model.components_.shape == (4, shape[1])
 
 
 # --------------------------------------------------- 2. works, the result is finite
