@@ -283,9 +283,12 @@ def test_each_explicit_value_switches_its_choice_off(fixed, monkeypatch):
 
 @pytest.mark.parametrize("metric", ["full", "diagonal", "auto"])
 def test_a_number_of_rounds_is_run_even_if_the_loss_grows(metric):
-    X, y = points(80, 6), points(80, 1, seed=3)[:, 0]
-    model = RFMRegressor(n_iter=6, metric=metric, random_state=0).fit(X, y)
+    X, y = points(90, 30), points(90, 1, seed=5)[:, 0]
+    model = RFMRegressor(n_iter=6, metric=metric, alpha=1e-2, random_state=0)
+    model.fit(X, y)
     assert model.best_iter_ == model.n_iter_ == 6
+    if metric == "full":  # the choice was over before
+        assert np.isnan(model.history_["cross_fitted"][-1])
 
 
 def test_many_rows_are_sampled_for_the_choice(monkeypatch):
