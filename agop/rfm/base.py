@@ -148,14 +148,14 @@ class RecursiveFeatureMachine(
 
     @plain_arithmetic
     def _fit(self, X, y, sample_weight) -> dict[str, Any]:
-        settings = settings_of(self)
+        settings = settings_of(self, calibrated=self._calibrated)
         device = resolve_device(self.device, owner=type(self).__name__)
         X, targets, weight, extra = self._validate(X, y, sample_weight)
         self._check_n_components(*X.shape)
         table = targets.reshape(len(targets), -1)
         problem = Problem(*(to_tensor(array, device) for array in (X, table, weight)))
         rounds = ROUNDS if settings.n_iter is None else settings.n_iter
-        steps = (1 + settings.open) * (rounds + 1)
+        steps = (1 + settings.cross_fitted) * (rounds + 1)
         context = self._init_callback_context(max_subtasks=steps)
         told = {"estimator": self, "X": X, "y": y}
         context.call_on_fit_task_begin(**told)
@@ -182,7 +182,6 @@ class RecursiveFeatureMachine(
                 self._loss,
                 self._generator(),
                 report,
-                calibrate=self._calibrated,
                 on_round=on_round,
             )
         context.call_on_fit_task_end(**told)

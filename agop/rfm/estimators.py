@@ -122,10 +122,12 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
     Notes
     -----
     Time grows with n_samples³ and memory with n_samples². What is left "auto" is
-    chosen by 3-fold cross-fitting of the whole recursion, on at most 1000 rows, and
-    the chosen settings are run on all rows. The closed-form leave-one-out error,
-    also in ``history_``, takes the metric as given although it has seen the labels:
-    it is too optimistic after the first round, and decides nothing.
+    chosen by 3-fold cross-fitting of the whole recursion, on at most 1000 rows (fewer
+    than 500 are dealt to folds several times), and the chosen settings are run on all
+    rows; every parameter that is given takes one choice away. The closed-form
+    leave-one-out error, also in ``history_``, takes the metric as given although it
+    has seen the labels: it is too optimistic after the first round, and decides
+    nothing.
 
     References
     ----------
@@ -283,10 +285,12 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
     Notes
     -----
     Time grows with n_samples³ and memory with n_samples². What is left "auto" is
-    chosen by 3-fold cross-fitting of the whole recursion, on at most 1000 rows, and
-    the chosen settings are run on all rows. The closed-form leave-one-out error,
-    also in ``history_``, takes the metric as given although it has seen the labels:
-    it is too optimistic after the first round, and decides nothing.
+    chosen by 3-fold cross-fitting of the whole recursion, on at most 1000 rows (fewer
+    than 500 are dealt to folds several times), and the chosen settings are run on all
+    rows; every parameter that is given takes one choice away. The closed-form
+    leave-one-out error, also in ``history_``, takes the metric as given although it
+    has seen the labels: it is too optimistic after the first round, and decides
+    nothing.
 
     References
     ----------

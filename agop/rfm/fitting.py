@@ -33,15 +33,21 @@ from agop.rfm.recursion import (
     warn_of_zero,
 )
 from agop.rfm.selection import (
+    Fold,
     OutOfFold,
     Trial,
     best_trial,
+    count_copies,
     cross_fit,
     make_folds,
 )
 
 #: Rows on which settings are chosen, at most.
 SELECTION_ROWS = 1000
+
+#: Small data are dealt to folds several times, at most this often, until about as many
+#: rows are predicted: a choice among many settings is mostly noise otherwise.
+MOST_DEALS = 5
 
 #: What is tried where a parameter says "auto".
 DEFAULTS: tuple[tuple[Kernel, Median], ...] = (
@@ -77,16 +83,24 @@ class Settings:
         Ascending.
     n_iter : int or None
         Number of rounds; None to choose among 0 … `ROUNDS`.
+    calibrated : bool
+        Whether scores become probabilities.
     """
 
     recipes: tuple[Recipe, ...]
     penalties: tuple[float, ...]
     n_iter: int | None
+    calibrated: bool
 
     @property
     def open(self) -> bool:
         """Whether anything is left to choose."""
         return self.n_iter is None or len(self.recipes) * len(self.penalties) > 1
+
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether predictions are needed for rows that the metric has not seen."""
+        return self.open or (self.calibrated and self.n_iter != 0)
 
 
 @dataclass(frozen=True)
@@ -164,17 +178,12 @@ def choose(
     -------
     Choice
     """
-    if not settings.open:
+    if not settings.cross_fitted:
         return _without_choice(settings)
     n_iter = ROUNDS if settings.n_iter is None else settings.n_iter
     rows = random_rows(len(problem.X), SELECTION_ROWS, generator)
     part = problem.rows(torch.from_numpy(rows).to(problem.X.device)).double()
-    folds = make_folds(
-        part.X.cpu().numpy(),
-        part.Y.cpu().numpy(),
-        part.sample_weight.cpu().numpy(),
-        generator,
-    )
+    folds = _deal(part, generator)
     if not folds:
         return _without_choice(settings)
     trials: list[Trial] = []
@@ -214,6 +223,16 @@ def choose(
     )
 
 
+def _deal(part: Problem, generator: np.random.RandomState) -> list[Fold]:
+    """Folds of one deal, or of several if the data are small."""
+    X, Y, weight = (t.cpu().numpy() for t in (part.X, part.Y, part.sample_weight))
+    n_copies = min(count_copies(weight).sum(), SELECTION_ROWS)
+    n_deals = min(MOST_DEALS, int(SELECTION_ROWS // n_copies))
+    return [
+        fold for _ in range(n_deals) for fold in make_folds(X, Y, weight, generator)
+    ]
+
+
 def _without_choice(settings: Settings) -> Choice:
     alpha = _FALLBACK_ALPHA if len(settings.penalties) > 1 else settings.penalties[0]
     recipe = settings.recipes[0]
@@ -227,7 +246,6 @@ def fit(
     generator: np.random.RandomState,
     report: Report,
     *,
-    calibrate: bool,
     on_round: Callable[[Round], bool],
 ) -> Fit:
     """Choose settings, run the recursion on all rows, and summarise the result.
@@ -241,8 +259,6 @@ def fit(
     generator : RandomState
     report : callable
         Told of every round of the choice.
-    calibrate : bool
-        Fit the slope of the probabilities.
     on_round : callable
         Told of every round on all rows; True stops.
 
@@ -252,7 +268,7 @@ def fit(
     """
     choice = choose(problem, settings, loss, generator, report)
     recipe, alphas = choice.recipe, choice.alphas
-    observe = settings.open or calibrate
+    observe = settings.cross_fitted or settings.calibrated
     rows: list[tuple[float, ...]] = []
     for current in recurse(problem, recipe, alphas, leave_one_out=observe):
         rows.append(_history_row(current, problem, loss))
@@ -261,7 +277,7 @@ def fit(
     spectrum = current.spectrum()
     if spectrum.trace == 0.0 and current.index == len(alphas) - 1:
         warn_of_zero()  # if the recursion ended before, it has said so
-    slope = _slope(choice, current, problem) if calibrate else math.nan
+    slope = _slope(choice, current, problem) if settings.calibrated else math.nan
     return Fit(
         choice,
         current.machine,

@@ -28,12 +28,14 @@ class Parameters(Protocol):
     verbose: Any
 
 
-def settings_of(parameters: Parameters) -> Settings:
+def settings_of(parameters: Parameters, *, calibrated: bool) -> Settings:
     """Check all parameters, and say what they leave open.
 
     Parameters
     ----------
     parameters : estimator
+    calibrated : bool
+        Whether scores become probabilities.
 
     Returns
     -------
@@ -70,6 +72,7 @@ def settings_of(parameters: Parameters) -> Settings:
         recipes,
         PENALTIES if _is(alpha, "auto") else (float(alpha),),
         None if _is(n_iter, "auto") else int(n_iter),
+        calibrated,
     )
 
 

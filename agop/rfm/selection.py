@@ -25,6 +25,9 @@ from agop.solvers.cholesky import CholeskySolver, Solution
 #: Number of folds.
 N_FOLDS = 3
 
+#: Relative rounding error of a sum of weights.
+_NOISE = 1e-9
+
 #: How many recipes go on after round 1, and after round 2 and later.
 _SURVIVORS = (2, 1)
 
@@ -77,7 +80,7 @@ def make_folds(
     table = np.column_stack([strata, X])
     _, first, group = np.unique(table, axis=0, return_index=True, return_inverse=True)
     group = group.reshape(-1)
-    copies = np.ceil(np.bincount(group, weights=sample_weight) - 1e-9)
+    copies = count_copies(np.bincount(group, weights=sample_weight))
     n_folds = int(min(n_folds, copies.sum()))
     if n_folds < 2:
         return []
@@ -102,6 +105,22 @@ def make_folds(
     return folds
 
 
+def count_copies(weight: np.ndarray) -> np.ndarray:
+    """How many copies of a row a weight stands for: it is rounded up, and at least 1.
+
+    Parameters
+    ----------
+    weight : ndarray
+        Positive.
+
+    Returns
+    -------
+    ndarray
+        Whole numbers.
+    """
+    return np.ceil(weight * (1 - _NOISE))
+
+
 def _deal(
     group: np.ndarray, start: np.ndarray, weight: np.ndarray, n_folds: int
 ) -> np.ndarray:
@@ -111,7 +130,7 @@ def _deal(
     for row, (g, w) in enumerate(zip(group, weight, strict=True)):
         rest = math.fmod(w, n_folds)
         dealt[row] += (w - rest) / n_folds
-        while rest > 1e-9:
+        while rest > _NOISE * w:
             unit = min(1.0, rest)
             dealt[row, int(position[g]) % n_folds] += unit
             position[g] += unit
