@@ -22,7 +22,7 @@ from agop import (
     average_gradient_outer_product,
     datasets,
 )
-from agop.inspection.demonstration import TILE, Demonstration
+from agop.demonstration import TILE, Demonstration
 from agop.inspection.displays import mosaic
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "matplotlib", "rich", "skops")

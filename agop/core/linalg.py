@@ -74,7 +74,7 @@ def _upper_mask(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def cholesky_with_jitter(
-    fill: Callable[[], torch.Tensor],
+    fill: Callable[[], torch.Tensor], *, warn: bool = True
 ) -> tuple[torch.Tensor, float]:
     """Cholesky factor in place, with escalating jitter on a fresh copy each time.
 
@@ -84,6 +84,8 @@ def cholesky_with_jitter(
         Returns the symmetric matrix, written anew at every call. Its upper triangle
         and diagonal are overwritten by R, with matrix + jitter I = RᵀR; its strict
         lower triangle is left as it is.
+    warn : bool, default=True
+        Warn of jitter, with its amount.
 
     Returns
     -------
@@ -111,7 +113,7 @@ def cholesky_with_jitter(
             matrix = fill().contiguous()
             matrix.diagonal().add_(jitter)
         if _potrf_in_place(matrix):
-            if jitter:
+            if jitter and warn:
                 warnings.warn(
                     "The kernel matrix is not numerically positive definite: "
                     f"{jitter:.1e} was added to its diagonal. Try gradually "

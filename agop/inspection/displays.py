@@ -141,8 +141,8 @@ class SpectrumDisplay:
 
         Parameters
         ----------
-        estimator : estimator or Pipeline
-            A fitted estimator with an AGOP, or a pipeline that ends with one.
+        estimator : estimator, Pipeline or search
+            A fitted estimator with an AGOP, or a pipeline or search that holds one.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; a new figure by default.
         **kwargs : dict
@@ -179,8 +179,9 @@ class SpectrumDisplay:
                     f"array of shape {values.shape}. For a matrix, use "
                     "Spectrum.of_matrix(torch.as_tensor(matrix))."
                 )
-            # Only the eigenvalues matter: axes stand in for the directions.
-            spectrum = Spectrum.of_diagonal(torch.as_tensor(values))
+            descending = torch.from_numpy(np.sort(values)[::-1].copy())
+            unknown = descending.new_empty(0, len(values))  # directions do not matter
+            spectrum = Spectrum(descending, unknown, float(values.sum()))
         display = cls(
             spectrum.shares.cpu().numpy(),
             spectrum.effective_rank,
@@ -278,8 +279,8 @@ class HistoryDisplay:
 
         Parameters
         ----------
-        estimator : RFMRegressor, RFMClassifier or Pipeline
-            A fitted machine, or a pipeline that ends with one.
+        estimator : RFMRegressor, RFMClassifier, Pipeline or search
+            A fitted machine, or a pipeline or search that holds one.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; a new figure by default.
         **kwargs : dict

@@ -57,8 +57,8 @@ class FeatureImportancesDisplay:
 
         Parameters
         ----------
-        estimator : estimator or Pipeline
-            A fitted estimator with an AGOP, or a pipeline that ends with one.
+        estimator : estimator, Pipeline or search
+            A fitted estimator with an AGOP, or a pipeline or search that holds one.
         feature_names : array-like of str, default=None
             The names of the columns of X by default, if it had names.
         ax : matplotlib.axes.Axes, default=None
@@ -180,8 +180,8 @@ class DirectionDisplay:
 
         Parameters
         ----------
-        estimator : estimator or Pipeline
-            A fitted estimator with an AGOP, or a pipeline that ends with one.
+        estimator : estimator, Pipeline or search
+            A fitted estimator with an AGOP, or a pipeline or search that holds one.
         what : {"directions", "diagonal"}, default="directions"
             The leading eigenvectors, or the share of each feature in the trace.
         n_directions : int, default=1
@@ -203,8 +203,14 @@ class DirectionDisplay:
             values = np.asarray(last_step(estimator).feature_importances_)[None]
             titles = ["diagonal of the AGOP"]
         elif what == "directions":
+            if n_directions < 1:
+                raise ValueError(f"n_directions={n_directions!r}: draw at least one.")
             spectrum = spectrum_of(estimator).truncated(n_directions)
             values = spectrum.directions.cpu().numpy()
+            if not len(values):
+                raise ValueError(
+                    "The AGOP is zero: the model is constant, and has no directions."
+                )
             titles = [
                 f"direction {number}: {share:.0%}"
                 for number, share in enumerate(spectrum.shares.tolist(), start=1)

@@ -1,4 +1,4 @@
-"""What displays ask of a fitted estimator or pipeline."""
+"""What displays ask of a fitted estimator, pipeline or search."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from agop.core.spectrum import Spectrum
 
 
 def last_step(estimator):
-    """The fitted estimator itself, or the last step of a fitted pipeline."""
+    """The fitted estimator itself, found at the end of pipelines and in searches."""
+    estimator = _best(estimator)
     if isinstance(estimator, Pipeline):
-        estimator = estimator[-1]
+        return last_step(estimator[-1])
     check_is_fitted(estimator)
     return estimator
+
+
+def _best(estimator):
+    """What a fitted search, such as GridSearchCV, has found; else the estimator."""
+    return getattr(estimator, "best_estimator_", estimator)
 
 
 def spectrum_of(estimator) -> Spectrum:
@@ -23,13 +29,18 @@ def spectrum_of(estimator) -> Spectrum:
     estimator = last_step(estimator)
     # A machine on wide data keeps a thin factor: no (d, d) matrix is formed for it.
     factor = getattr(estimator, "agop_factor_", None)
-    if factor is not None:
-        return Spectrum.of_factor(torch.as_tensor(factor))
-    return Spectrum.of_matrix(torch.as_tensor(np.asarray(estimator.agop_)))
+    if factor is None:
+        return Spectrum.of_matrix(torch.as_tensor(np.asarray(estimator.agop_)))
+    factor = torch.as_tensor(factor)
+    roots = factor.norm(dim=0)  # columns are directions times roots of eigenvalues
+    directions = factor / roots.clamp(min=torch.finfo(factor.dtype).tiny)
+    values = roots.square()
+    return Spectrum(values, directions.T, float(values.sum()))
 
 
 def feature_names_of(estimator, n_features: int, names=None) -> list[str]:
     """Names that were given, else those that the estimator knows, else x0, x1 …."""
+    estimator = _best(estimator)
     if names is None and isinstance(estimator, Pipeline) and len(estimator) > 1:
         try:
             names = estimator[:-1].get_feature_names_out()

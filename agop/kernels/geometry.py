@@ -126,7 +126,7 @@ def _measure_close_pairs(
         s[i, j] = exact.masked_fill_(exact <= floor, 0)
 
 
-def _contract_columns(coef: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
+def contract_columns(coef: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
     """[C | C₁∘Z | … | C_c∘Z], shape (m, c (r + 1)): one product serves all."""
     products = coef[:, :, None] * Z[:, None, :]  # (m, c, r)
     return torch.cat([coef, products.reshape(len(Z), -1)], dim=1)
@@ -180,7 +180,7 @@ class RadialKernel(Kernel):
         """2 (x Σⱼ wⱼ − Σⱼ wⱼ zⱼ) with wⱼ = coef_jl φ′(s_j), shape (n, c, r)."""
         s = squared_distances(X, Z)
         slopes = self.slope(s).masked_fill_(s == 0, 0)
-        return self.contract_slopes(slopes, X, _contract_columns(coef, Z))
+        return self.contract_slopes(slopes, X, contract_columns(coef, Z))
 
     @staticmethod
     def contract_slopes(
@@ -378,6 +378,6 @@ class _TwoValued:
         self, slopes: torch.Tensor, coef: torch.Tensor, p: float
     ) -> torch.Tensor:
         """Σⱼ coef_jl slopes |δ|ᵖ⁻¹ sign δ, shape (n, c, number of columns)."""
-        sums = slopes @ _contract_columns(coef, self.Z)
+        sums = slopes @ contract_columns(coef, self.Z)
         powers = torch.where(self.gaps > 0, self.gaps, 1) ** (p - 1)
         return radial_gradient(sums, self.X).mul_(powers / 2)

@@ -8,7 +8,7 @@ from agop.core.arrays import row_blocks
 from agop.kernels.geometry import (
     Kernel,
     RadialKernel,
-    _contract_columns,
+    contract_columns,
     radial_gradient,
 )
 
@@ -111,7 +111,7 @@ class KernelMatrix(KernelOperator):
             return super().gradients(coef)
         if kernel.slope_of_value(self.storage[:1, :1]) is None:
             return super().gradients(coef)
-        columns = _contract_columns(coef, self.X)  # (n, c (r + 1))
+        columns = contract_columns(coef, self.X)  # (n, c (r + 1))
         sums = torch.zeros_like(columns)
         for block in self.blocks():
             slopes = self._stored_slopes(kernel, block)
@@ -129,4 +129,6 @@ class KernelMatrix(KernelOperator):
         slopes = kernel.slope_of_value(values)
         if slopes is None:
             raise TypeError(f"{kernel!r} has no closed form of the slope.")
-        return slopes.nan_to_num_(0, 0, 0)  # infinite where a pair coincides
+        if bool(torch.isfinite(slopes[0, block.start])):
+            return slopes  # also where a pair coincides: the kernel has no kink
+        return slopes.masked_fill_(values == values[0, block.start], 0)

@@ -30,6 +30,7 @@ from agop.core.arrays import (
     to_numpy,
     to_tensor,
 )
+from agop.core.outer_product import DenseOuterProduct
 from agop.core.version import __version__
 from agop.kernels import (
     KERNELS,
@@ -42,7 +43,6 @@ from agop.rfm import persistence
 from agop.rfm.fitting import (
     ROUNDS,
     Fit,
-    agop_spectrum,
     fit,
 )
 from agop.rfm.machine import KernelMachine
@@ -335,19 +335,16 @@ class RecursiveFeatureMachine(
         check_is_fitted(self, "dual_coef_")
         points = self._check_X(self.X_fit_ if X is None else X)
         weight = check_sample_weight(sample_weight, len(points), self.X_fit_.dtype)
+        weight = to_tensor(weight, points.device)
         machine = self._machine()
-        problem = Problem(points, points[:, :0], to_tensor(weight, points.device))
-        products = []
-        for output in range(machine.coef.shape[1]):
-            spectrum = agop_spectrum(
-                machine,
-                problem,
-                center=bool(self.center),
-                outputs=slice(output, output + 1),
-            )
-            scaled = spectrum.directions.T * spectrum.eigenvalues
-            products.append(to_numpy(scaled @ spectrum.directions))
-        return np.stack(products)
+        products = [
+            DenseOuterProduct(points.shape[1], center=bool(self.center))
+            for _ in range(machine.coef.shape[1])
+        ]
+        for block, jacobian in machine.jacobians(points):
+            for output, product in enumerate(products):
+                product.update(jacobian[:, output : output + 1], weight[block])
+        return np.stack([to_numpy(product.value()) for product in products])
 
     def transform(self, X):
         """Project on the learned directions: X @ components_.T.

@@ -78,7 +78,8 @@ def fit_slope(
         Positive.
     """
     scores = scores.double()
-    smoothing = 1.0 / (1.0 + float(weights.sum()))
+    n_samples = float(weights[weights > 0].clamp(min=1).sum())
+    smoothing = 1 / (1 + n_samples)
     smooth = (1 - smoothing) * targets + smoothing / targets.shape[1]
     wanted = (scores * smooth).sum(1)  # (m,)
 

@@ -364,12 +364,13 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
                 "The number of classes has to be greater than one; got 1 class: "
                 f"{classes.tolist()[0]!r}."
             )
-        balance = self._balance(y)
+        balance = self._balance(y, codes, weight)
         # Class weights shift the balance, not the weight of the data as a whole.
         weight = weight * (balance * (weight.sum() / (weight * balance).sum()))
         return weight, np.eye(len(classes))[codes], {"classes_": classes}
 
-    def _balance(self, y) -> np.ndarray:
+    def _balance(self, y, codes, weight) -> np.ndarray:
+        """Class weight of every row; "balanced" counts copies, not rows."""
         given = self.class_weight
         problem = f"The 'class_weight' parameter of {type(self).__name__} must"
         named = given is None or (isinstance(given, str) and given == "balanced")
@@ -377,7 +378,10 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
             raise InvalidParameterError(
                 f"{problem} be a dict, 'balanced' or None. Got {given!r} instead."
             )
-        balance = compute_sample_weight(given, y)
+        if named and given == "balanced":
+            balance = (1 / np.bincount(codes, weights=weight))[codes]
+        else:
+            balance = compute_sample_weight(given, y)
         if not (np.isfinite(balance) & (balance > 0)).all():
             raise InvalidParameterError(
                 f"{problem} give every class a positive weight. Got {given!r} "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from agop.core.arrays import random_rows
-from agop.core.outer_product import DenseOuterProduct, RowsOuterProduct
+from agop.core.arrays import NumericalWarning, random_rows
 from agop.core.spectrum import Spectrum
 from agop.kernels import (
     DiagonalMetric,
@@ -28,17 +28,16 @@ from agop.rfm.recursion import (
     Problem,
     Recipe,
     Round,
+    allocate_square,
     recurse,
-    refuse_overflow,
     warn_of_zero,
 )
 from agop.rfm.selection import (
-    Fold,
     OutOfFold,
     Trial,
     best_trial,
-    count_copies,
     cross_fit,
+    distinct_rows,
     make_folds,
 )
 
@@ -80,7 +79,7 @@ class Settings:
     ----------
     recipes : tuple of Recipe
     penalties : tuple of float
-        Ascending.
+        Ascending, for rows of weight 1.
     n_iter : int or None
         Number of rounds; None to choose among 0 … `ROUNDS`.
     calibrated : bool
@@ -96,6 +95,12 @@ class Settings:
     def open(self) -> bool:
         """Whether anything is left to choose."""
         return self.n_iter is None or len(self.recipes) * len(self.penalties) > 1
+
+    def penalties_for(self, scale: float) -> tuple[float, ...]:
+        """Penalties to try for rows of that mean weight; one that is given stays."""
+        if len(self.penalties) == 1:
+            return self.penalties
+        return tuple(alpha * scale for alpha in self.penalties)
 
     @property
     def cross_fitted(self) -> bool:
@@ -130,7 +135,6 @@ class Fit:
 
     Parameters
     ----------
-    choice : Choice
     machine : KernelMachine
     n_rounds : int
         Metric updates behind the machine.
@@ -144,7 +148,6 @@ class Fit:
         Of the softmax that turns scores into probabilities; NaN for regression.
     """
 
-    choice: Choice
     machine: KernelMachine
     n_rounds: int
     alpha: float
@@ -179,20 +182,24 @@ def choose(
     Choice
     """
     if not settings.cross_fitted:
-        return _without_choice(settings)
+        return _without_choice(settings, 1.0)
     n_iter = ROUNDS if settings.n_iter is None else settings.n_iter
-    rows = random_rows(len(problem.X), SELECTION_ROWS, generator)
-    part = problem.rows(torch.from_numpy(rows).to(problem.X.device)).double()
-    folds = _deal(part, generator)
+    part = distinct_rows(problem.double())
+    part = part.rows(
+        torch.from_numpy(random_rows(len(part.X), SELECTION_ROWS, generator))
+    )
+    scale = float(part.sample_weight.mean())
+    n_deals = min(MOST_DEALS, SELECTION_ROWS // len(part.X))
+    folds = [fold for _ in range(n_deals) for fold in make_folds(part, generator)]
     if not folds:
-        return _without_choice(settings)
+        return _without_choice(settings, scale)
     trials: list[Trial] = []
     for index, trials in enumerate(
         cross_fit(
             part,
             folds,
             settings.recipes,
-            settings.penalties,
+            settings.penalties_for(scale),
             n_iter,
             loss,
         )
@@ -202,7 +209,13 @@ def choose(
             break
     solved = [trial for trial in trials if trial.results]
     if not solved:
-        return _without_choice(settings)
+        warnings.warn(
+            "No settings could be compared: every kernel matrix that was tried is "
+            "singular. Give other values of alpha, bandwidth or kernel.",
+            NumericalWarning,
+            stacklevel=2,
+        )
+        return _without_choice(settings, scale)
     if settings.n_iter is None:
         winner = best_trial(solved)
         last = winner.best_round
@@ -223,18 +236,11 @@ def choose(
     )
 
 
-def _deal(part: Problem, generator: np.random.RandomState) -> list[Fold]:
-    """Folds of one deal, or of several if the data are small."""
-    X, Y, weight = (t.cpu().numpy() for t in (part.X, part.Y, part.sample_weight))
-    n_copies = min(count_copies(weight).sum(), SELECTION_ROWS)
-    n_deals = min(MOST_DEALS, int(SELECTION_ROWS // n_copies))
-    return [
-        fold for _ in range(n_deals) for fold in make_folds(X, Y, weight, generator)
-    ]
-
-
-def _without_choice(settings: Settings) -> Choice:
-    alpha = _FALLBACK_ALPHA if len(settings.penalties) > 1 else settings.penalties[0]
+def _without_choice(settings: Settings, scale: float) -> Choice:
+    """The first recipe, without rounds if their number is open."""
+    alpha = settings.penalties[0]
+    if len(settings.penalties) > 1:
+        alpha = _FALLBACK_ALPHA * scale
     recipe = settings.recipes[0]
     return Choice(recipe, (alpha,) * ((settings.n_iter or 0) + 1), None, [])
 
@@ -266,11 +272,14 @@ def fit(
     -------
     Fit
     """
+    storage = allocate_square(len(problem.X), problem.X)  # refused before any work
     choice = choose(problem, settings, loss, generator, report)
     recipe, alphas = choice.recipe, choice.alphas
     observe = settings.cross_fitted or settings.calibrated
     rows: list[tuple[float, ...]] = []
-    for current in recurse(problem, recipe, alphas, leave_one_out=observe):
+    for current in recurse(
+        problem, recipe, alphas, leave_one_out=observe, storage=storage
+    ):
         rows.append(_history_row(current, problem, loss))
         if on_round(current):
             break
@@ -279,7 +288,6 @@ def fit(
         warn_of_zero()  # if the recursion ended before, it has said so
     slope = _slope(choice, current, problem) if settings.calibrated else math.nan
     return Fit(
-        choice,
         current.machine,
         current.index,
         current.alpha,
@@ -288,40 +296,6 @@ def fit(
         _history(rows, choice.losses),
         slope,
     )
-
-
-def agop_spectrum(
-    machine: KernelMachine,
-    problem: Problem,
-    *,
-    center: bool,
-    outputs: slice = slice(None),
-) -> Spectrum:
-    """Spectrum of the AGOP of a machine, without a (d, d) array for few gradients.
-
-    Parameters
-    ----------
-    machine : KernelMachine
-    problem : Problem
-        Points and weights; its targets are not used.
-    center : bool
-    outputs : slice, default=slice(None)
-        Outputs that count.
-
-    Returns
-    -------
-    Spectrum
-    """
-    n_samples, n_features = problem.X.shape
-    n_outputs = len(range(*outputs.indices(machine.coef.shape[1])))
-    wide = n_features > n_samples * n_outputs
-    kind = RowsOuterProduct if wide else DenseOuterProduct
-    accumulator = machine.accumulate(
-        kind(n_features, center=center), problem.X, problem.sample_weight, outputs
-    )
-    refuse_overflow(accumulator.trace)
-    of = Spectrum.of_factor if wide else Spectrum.of_matrix
-    return of(accumulator.value())
 
 
 def _slope(choice: Choice, last: Round, problem: Problem) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from agop.core.arrays import row_blocks
-from agop.core.outer_product import GradientOuterProduct
 from agop.kernels.geometry import Kernel
 from agop.kernels.metric import Metric
 from agop.kernels.operator import KernelOperator
@@ -86,32 +85,6 @@ class KernelMachine:
         Tensor of shape (m, c, d)
         """
         return torch.cat([jacobian for _, jacobian in self.jacobians(X)])
-
-    def accumulate(
-        self,
-        accumulator: GradientOuterProduct,
-        X: torch.Tensor,
-        sample_weight: torch.Tensor,
-        outputs: slice = slice(None),
-    ) -> GradientOuterProduct:
-        """Feed the Jacobians at X into an accumulator.
-
-        Parameters
-        ----------
-        accumulator : GradientOuterProduct
-        X : Tensor of shape (m, d)
-        sample_weight : Tensor of shape (m,)
-        outputs : slice, default=slice(None)
-            Outputs that count.
-
-        Returns
-        -------
-        GradientOuterProduct
-            The accumulator.
-        """
-        for block, jacobian in self.jacobians(X):
-            accumulator.update(jacobian[:, outputs], sample_weight[block])
-        return accumulator
 
     def _operator(self, X: torch.Tensor) -> KernelOperator:
         return KernelOperator(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import shutil
+import tempfile
 import zipfile
 from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +22,18 @@ from agop.kernels import KERNELS, Kernel
 FORMAT = "agop-estimator"
 FORMAT_VERSION = 1
 
+#: Fitted attributes without which no estimator can predict.
+REQUIRED = (
+    "X_fit_",
+    "bandwidth_",
+    "dual_coef_",
+    "intercept_",
+    "kernel_",
+    "metric_factor_",
+    "n_features_in_",
+    "offset_",
+)
+
 
 def write(
     path: str | PathLike[str],
@@ -25,7 +41,7 @@ def write(
     parameters: dict[str, Any],
     fitted: dict[str, Any],
 ) -> None:
-    """Write one file.
+    """Write one file; an old one stays until the new one is complete.
 
     Parameters
     ----------
@@ -53,8 +69,14 @@ def write(
         "sha256": _digest(arrays),
     }
     text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, header=text, **arrays)
+    target = Path(path).resolve()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".agop-") as folder:
+        complete = Path(folder) / "file"
+        with open(complete, "wb") as file:
+            np.savez(file, allow_pickle=False, header=text, **arrays)
+        if target.exists():
+            shutil.copymode(target, complete)
+        os.replace(complete, target)
 
 
 def read(
@@ -106,25 +128,49 @@ def read(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error!r} in its header.") from error
+    if missing := [name for name in REQUIRED if name not in fitted]:
+        raise ValueError(f"{path} is damaged: its header lacks {', '.join(missing)}.")
     return parameters, fitted
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # Uncompressed members cannot expand beyond the size of the file.
-            if any(
-                member.compress_type != zipfile.ZIP_STORED
-                or member.file_size > path.stat().st_size
-                for member in archive.infolist()
-            ):
-                raise ValueError("compressed members, which agop does not write")
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged or was not written by agop: {error}."
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            return _unzip(file)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever the bytes of a foreign file lead to
+            raise ValueError(
+                f"{path} is damaged or was not written by agop: {error}."
+            ) from error
+
+
+def _unzip(file: BinaryIO) -> dict[str, np.ndarray]:
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        # Uncompressed members cannot expand beyond the size of the file.
+        if any(
+            member.compress_type != zipfile.ZIP_STORED or member.file_size > size
+            for member in members
+        ):
+            raise ValueError("compressed members, which agop does not write")
+        return {
+            member.filename.removesuffix(".npy"): _read_array(archive, member)
+            for member in members
+        }
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array; nothing is allocated for more numbers than the file has room for."""
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{member.filename} has an unknown version of npy")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if math.prod(shape) * max(dtype.itemsize, 1) > member.file_size:
+        raise ValueError(f"{member.filename} claims to be larger than it is")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import sys
 from typing import Any
 
 try:
@@ -38,6 +40,8 @@ __all__ = ["CallbackSupportMixin", "Progress", "with_callbacks"]
 class Progress:
     """A bar on an interactive terminal or notebook, and lines in the log.
 
+    Without rich the bar is one plain line, on terminals only.
+
     Parameters
     ----------
     title : str
@@ -45,12 +49,12 @@ class Progress:
         Number of steps, at most.
     verbose : int
         0 is silent; from 1 every step is logged (logger "agop", level INFO) and,
-        where rich is installed and output goes to a terminal or notebook, shown.
+        where the standard error goes to a terminal or notebook, shown.
     """
 
     def __init__(self, title: str, total: int, verbose: int) -> None:
         self.verbose = verbose
-        self._bar = _rich_bar() if verbose else None
+        self._bar = _bar() if verbose else None
         if self._bar is not None:
             self._task = self._bar.add_task(title, total=total)
 
@@ -78,12 +82,43 @@ class Progress:
             self._bar.update(self._task, advance=1, description=message)
 
 
-def _rich_bar() -> Any:
+class _Line:
+    """A line that overwrites itself, with what is used here of rich's bar."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+        self._done = self._length = 0
+
+    def add_task(self, title: str, total: int) -> int:
+        self._title, self._total = title, total
+        return 0
+
+    def start(self) -> None:
+        self._show(self._title)
+
+    def update(self, task: int, advance: int, description: str) -> None:
+        self._done += advance
+        self._show(f"{self._done}/{self._total} {description}")
+
+    def stop(self) -> None:
+        self._show("")
+        self._stream.write("\r")
+        self._stream.flush()
+
+    def _show(self, text: str) -> None:
+        text = text[: shutil.get_terminal_size().columns - 1]  # or it would wrap
+        self._stream.write("\r" + text.ljust(self._length))
+        self._stream.flush()
+        self._length = len(text)
+
+
+def _bar() -> Any:
+    """What shows progress here, if anybody looks."""
     try:
         from rich.console import Console
         from rich.progress import Progress as RichProgress
     except ImportError:
-        return None
+        return _Line() if sys.stderr is not None and sys.stderr.isatty() else None
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         return None

@@ -41,6 +41,10 @@ from agop.rfm.bandwidth import Median, check_resolution
 from agop.rfm.machine import KernelMachine
 from agop.solvers.cholesky import CholeskySolver, Solution
 
+#: Gradients of several outputs are taken together up to this many numbers, or a
+#: sixteenth of the kernel matrix.
+_FEW_NUMBERS = 2**19
+
 #: Kernel matrices are refused beyond this share of the free memory.
 _MEMORY_SHARE = 0.9
 
@@ -212,7 +216,7 @@ class Recursion:
         Returns
         -------
         bool
-            False, with a warning, if the outer product is zero: the metric stays.
+            False if the outer product is zero: the metric stays.
         """
         product = self._outer_product(operator, coef, self.recipe.metric.accumulator)
         product = self.metric.pull_back_product(product)
@@ -220,7 +224,6 @@ class Recursion:
         size = float(product.abs().max())
         refuse_overflow(size)
         if size == 0.0:
-            warn_of_zero()
             return False
         self.effective_rank = participation_ratio(*_trace_and_norm(product / size))
         self.metric = self._next_metric(product, size)
@@ -273,7 +276,9 @@ class Recursion:
         """
         n, r = operator.X.shape
         directions = _principal_outputs(coef)
-        group_size = len(directions.T) if r > n else max(1, n // (16 * (r + 1)))
+        group_size = directions.shape[1]
+        if kind is not RowsOuterProduct:  # it keeps all gradients in any case
+            group_size = max(1, max(n * n // 16, _FEW_NUMBERS) // (n * (r + 1)))
         total = torch.zeros((), dtype=torch.float64, device=coef.device)
         for group in directions.split(group_size, dim=1):
             accumulator = kind(r, center=self.recipe.center)
@@ -340,6 +345,7 @@ def recurse(
     alphas: Sequence[float],
     *,
     leave_one_out: bool = True,
+    storage: torch.Tensor | None = None,
 ) -> Iterator[Round]:
     """Run a recursion, one solve at a time.
 
@@ -352,6 +358,8 @@ def recurse(
         product vanishes before.
     leave_one_out : bool, default=True
         Compute leave-one-out residuals at every solve.
+    storage : Tensor of shape (n, n), optional
+        Where kernel matrices are written; allocated if not given.
 
     Yields
     ------
@@ -367,7 +375,7 @@ def recurse(
     solver = CholeskySolver(
         fit_intercept=recipe.fit_intercept, leave_one_out=leave_one_out
     )
-    recursion = Recursion(problem, recipe)
+    recursion = Recursion(problem, recipe, storage)
     check_resolution(recursion.kernel_matrix())
     for index, alpha in enumerate(alphas):
         operator = recursion.kernel_matrix()
@@ -383,8 +391,10 @@ def recurse(
             now - start,
         )
         start = time.perf_counter()
-        last = index == len(alphas) - 1
-        if last or not recursion.advance(operator, solution.coef):
+        if index == len(alphas) - 1:
+            return
+        if not recursion.advance(operator, solution.coef):
+            warn_of_zero()
             return
 
 
@@ -402,8 +412,8 @@ def refuse_overflow(size: float) -> None:
     if not math.isfinite(size):
         raise ValueError(
             "The average gradient outer product overflows: y is too large, or X too "
-            "small. Scale them, for example with "
-            "sklearn.preprocessing.StandardScaler."
+            "small, or the slope of a kernel of your own is not finite. Scale them, "
+            "for example with sklearn.preprocessing.StandardScaler."
         )
 
 
@@ -453,8 +463,8 @@ def allocate_square(n: int, like: torch.Tensor) -> torch.Tensor:
     free = free_memory(like.device)
     if free is not None and needed > _MEMORY_SHARE * free:
         raise MemoryError(
-            f"The kernel matrix of {n} samples needs {needed / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} GiB are free on {like.device}. Fit on fewer rows, "
+            f"The kernel matrix of {n} samples needs {needed / 2**30:.3g} GiB, and "
+            f"{free / 2**30:.3g} GiB are free on {like.device}. Fit on fewer rows, "
             "or pass float32 data, which halves the memory."
         )
     return torch.empty(n, n, dtype=like.dtype, device=like.device)

@@ -48,61 +48,90 @@ class Fold:
     test_weight: torch.Tensor
 
 
-def make_folds(
-    X: np.ndarray,
-    strata: np.ndarray,
-    sample_weight: np.ndarray,
-    generator: np.random.RandomState,
-    n_folds: int = N_FOLDS,
-) -> list[Fold]:
-    """Stratified folds in which a weight of k is the same as k copies of a row.
-
-    Copies of a row, whether written out or given as a weight, are dealt to the folds
-    in turn; a row of weight 3 is tested with weight 1 in each of three folds, and
-    trains with weight 2. The dealing order depends on the contents of the rows and
-    not on their order.
+def distinct_rows(problem: Problem) -> Problem:
+    """Every pair of inputs and targets once, sorted, with the weight of its copies.
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
-    strata : ndarray of shape (n, c)
-        Targets; dealt class by class when they are one-hot.
-    sample_weight : ndarray of shape (n,)
-        Positive.
+    problem : Problem
+
+    Returns
+    -------
+    Problem
+    """
+    table = np.column_stack([problem.Y.cpu().numpy(), problem.X.cpu().numpy()])
+    _, first, group = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    weight = np.bincount(group.reshape(-1), weights=problem.sample_weight.cpu().numpy())
+    rows = problem.rows(torch.from_numpy(first).to(problem.X.device))
+    return Problem(rows.X, rows.Y, torch.from_numpy(weight).to(rows.sample_weight))
+
+
+def make_folds(
+    problem: Problem, generator: np.random.RandomState, n_folds: int = N_FOLDS
+) -> list[Fold]:
+    """Stratified folds, none of which trains on what it is tested on.
+
+    An input that occurs with one target goes to one fold, whatever its weight. An
+    input that occurs with several targets was measured several times: the copies of
+    each measurement are dealt to the folds in turn, so that a weight of 3 is tested
+    with weight 1 in each of three folds, and trains with weight 2.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of distinct rows; see :func:`distinct_rows`.
     generator : RandomState
     n_folds : int, default=3
 
     Returns
     -------
     list of Fold
-        Empty if there are not two copies to deal.
+        Empty if there are not two things to deal.
     """
-    table = np.column_stack([strata, X])
-    _, first, group = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    group = group.reshape(-1)
-    copies = count_copies(np.bincount(group, weights=sample_weight))
-    n_folds = int(min(n_folds, copies.sum()))
+    X, Y, weight = (
+        tensor.cpu().numpy() for tensor in (problem.X, problem.Y, problem.sample_weight)
+    )
+    _, group, counts = np.unique(X, axis=0, return_inverse=True, return_counts=True)
+    repeated = counts[group.reshape(-1)] > 1
+    turns = np.where(repeated, count_copies(weight), 1)
+    n_folds = int(min(n_folds, turns.sum()))
     if n_folds < 2:
         return []
-    labels = strata[first].argmax(1) if strata.shape[1] > 1 else np.zeros(len(first))
-    order = np.lexsort((generator.permutation(len(first)), labels))
-    start = np.empty_like(order)
-    turns = (copies % n_folds).astype(int)  # of the last, incomplete deal
-    start[order] = np.cumsum(turns[order]) - turns[order]
-    test_weight = _deal(group, start, sample_weight, n_folds)
-    folds = []
-    for weight in test_weight.T:
-        rest = sample_weight - weight
-        test, train = np.flatnonzero(weight > 0), np.flatnonzero(rest > 0)
-        folds.append(
-            Fold(
-                *(
-                    torch.from_numpy(array)
-                    for array in (train, rest[train], test, weight[test])
-                )
-            )
-        )
-    return folds
+    labels = Y.argmax(1) if Y.shape[1] > 1 else np.zeros(len(Y))
+    order = np.lexsort((generator.permutation(len(Y)), labels))
+    start = np.empty(len(Y), dtype=int)
+    # Complete deals give to every fold: only the turns of the last one move on.
+    start[order] = np.cumsum(np.fmod(turns[order], n_folds)) - np.fmod(
+        turns[order], n_folds
+    )
+    test_weight = np.zeros((len(Y), n_folds), dtype=weight.dtype)
+    test_weight[~repeated, start[~repeated] % n_folds] = weight[~repeated]
+    for row in np.flatnonzero(repeated):
+        test_weight[row] = _deal(float(weight[row]), start[row], n_folds)
+    return [_fold(column, weight) for column in test_weight.T]
+
+
+def _deal(weight: float, start: int, n_folds: int) -> np.ndarray:
+    """What each fold gets if copies go to one fold after the other."""
+    rest = math.fmod(weight, n_folds)
+    dealt = np.full(n_folds, (weight - rest) / n_folds)
+    position = start
+    while rest > _NOISE * weight:
+        dealt[position % n_folds] += min(1.0, rest)
+        position += 1
+        rest -= 1.0
+    return dealt
+
+
+def _fold(test_weight: np.ndarray, weight: np.ndarray) -> Fold:
+    rest = weight - test_weight
+    test, train = np.flatnonzero(test_weight > 0), np.flatnonzero(rest > 0)
+    return Fold(
+        torch.from_numpy(train),
+        torch.from_numpy(rest[train]),
+        torch.from_numpy(test),
+        torch.from_numpy(test_weight[test]),
+    )
 
 
 def count_copies(weight: np.ndarray) -> np.ndarray:
@@ -119,23 +148,6 @@ def count_copies(weight: np.ndarray) -> np.ndarray:
         Whole numbers.
     """
     return np.ceil(weight * (1 - _NOISE))
-
-
-def _deal(
-    group: np.ndarray, start: np.ndarray, weight: np.ndarray, n_folds: int
-) -> np.ndarray:
-    """Test weights (n, n_folds): unit after unit of a group goes to the next fold."""
-    dealt = np.zeros((len(weight), n_folds), dtype=weight.dtype)
-    position = start.astype(float)
-    for row, (g, w) in enumerate(zip(group, weight, strict=True)):
-        rest = math.fmod(w, n_folds)
-        dealt[row] += (w - rest) / n_folds
-        while rest > _NOISE * w:
-            unit = min(1.0, rest)
-            dealt[row, int(position[g]) % n_folds] += unit
-            position[g] += unit
-            rest -= unit
-    return dealt
 
 
 @dataclass(frozen=True)
@@ -351,7 +363,7 @@ class Trial:
         self, part: Recursion, matrix: torch.Tensor, alpha: float
     ) -> Solution:
         solver = CholeskySolver(
-            fit_intercept=part.recipe.fit_intercept, leave_one_out=False
+            fit_intercept=part.recipe.fit_intercept, leave_one_out=False, warn=False
         )
         copies = _Copies(matrix, self._workspace.square(1, len(matrix)))
         return solver.solve(copies, part.problem.Y, alpha, part.problem.sample_weight)

@@ -51,6 +51,8 @@ class CholeskySolver:
         Add an intercept that is not penalised.
     leave_one_out : bool, default=True
         Compute the residuals.
+    warn : bool, default=True
+        Warn if the matrix needed jitter.
 
     Notes
     -----
@@ -61,9 +63,16 @@ class CholeskySolver:
     counts as penalty: alpha / w_i stands for alpha / w_i + jitter.
     """
 
-    def __init__(self, *, fit_intercept: bool = True, leave_one_out: bool = True):
+    def __init__(
+        self,
+        *,
+        fit_intercept: bool = True,
+        leave_one_out: bool = True,
+        warn: bool = True,
+    ) -> None:
         self.fit_intercept = fit_intercept
         self.leave_one_out = leave_one_out
+        self.warn = warn
 
     def solve(
         self,
@@ -105,7 +114,7 @@ class CholeskySolver:
             # The intercept takes any constant; constant targets become exact zeros.
             level = targets[0] + (targets - targets[0]).mean(0)
         targets = targets - level
-        factor, jitter = cholesky_with_jitter(fill)
+        factor, jitter = cholesky_with_jitter(fill, warn=self.warn)
         ones = torch.ones_like(targets[:, :1])
         solved = solve_cholesky(factor, torch.cat([targets, ones], dim=1))
         coef, of_ones = solved[:, :-1], solved[:, -1:]

@@ -3,10 +3,12 @@ import sys
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,6 +22,8 @@ from agop import (
     datasets,
 )
 from agop.inspection.displays import mosaic
+from agop.inspection.fitted import spectrum_of
+from tests.devices import LargestTensor
 
 DISPLAYS = [
     SpectrumDisplay,
@@ -84,6 +88,32 @@ def test_pipeline_is_drawn_as_its_last_step(Display, machine):
 
 
 @every_display
+def test_a_search_is_drawn_as_its_best_estimator(Display, machine):
+    X = machine.X_fit_
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    y = machine.predict(X)
+    scaled = make_pipeline(StandardScaler(), clone(machine))
+    name = type(machine).__name__.lower()
+    inner = GridSearchCV(clone(machine), {"n_iter": [1]}, cv=2)
+    for estimator in (
+        GridSearchCV(scaled, {f"{name}__n_iter": [1]}, cv=2),
+        make_pipeline(StandardScaler(), inner),
+    ):
+        display = Display.from_estimator(estimator.fit(frame, y))
+        expected = Display.from_estimator(
+            clone(scaled).set_params(**{f"{name}__n_iter": 1}).fit(frame, y)
+        )
+        assert display.ax_.get_title() == expected.ax_.get_title()
+        labels, same = (
+            [label.get_text() for label in shown.ax_.get_yticklabels()]
+            for shown in (display, expected)
+        )
+        assert labels == same
+        with pytest.raises(NotFittedError):
+            Display.from_estimator(clone(estimator))
+
+
+@every_display
 def test_unfitted_estimator(Display):
     with pytest.raises(NotFittedError):
         Display.from_estimator(RFMRegressor())
@@ -113,6 +143,38 @@ def test_spectrum_of_wide_data_keeps_the_number_of_features():
     machine = RFMRegressor(n_iter=0, bandwidth="median", alpha=0.1).fit(X, y)
     display = SpectrumDisplay.from_estimator(machine)
     assert display.n_features == 40
+    np.testing.assert_allclose(display.cumulative_share[-1], 1)
+
+
+def test_spectrum_of_machine_needs_no_decomposition(machine, monkeypatch):
+    def refuse(*arguments, **kwargs):
+        raise AssertionError("decomposed again")
+
+    expected = Spectrum.of_matrix(torch.as_tensor(machine.agop_))
+    for name in ("svd", "eigh", "eigvalsh", "qr"):
+        monkeypatch.setattr(torch.linalg, name, refuse)
+    found = spectrum_of(machine)
+    rank = len(found.eigenvalues)
+    torch.testing.assert_close(found.eigenvalues, expected.eigenvalues[:rank])
+    cosines = (found.directions * expected.directions[:rank]).sum(1)
+    np.testing.assert_allclose(cosines, 1, rtol=1e-6)
+    assert found.trace == pytest.approx(np.trace(machine.agop_))
+
+
+def test_spectrum_of_a_constant_machine():
+    X, y, _ = datasets.make_multi_index(15, 4, random_state=0)
+    machine = RFMRegressor(n_iter=0, bandwidth="median", alpha=0.1).fit(X, 0 * y)
+    assert SpectrumDisplay.from_estimator(machine).effective_rank == 0
+    with pytest.raises(ValueError, match="model is constant"):
+        DirectionDisplay.from_estimator(machine)
+
+
+def test_many_numbers_need_no_square_matrix():
+    with LargestTensor() as largest:
+        display = SpectrumDisplay.from_spectrum(np.arange(3000.0))
+    assert largest.numel <= 3000
+    assert display.n_features == 3000
+    np.testing.assert_allclose(display.shares[0], 2999 / np.arange(3000.0).sum())
     np.testing.assert_allclose(display.cumulative_share[-1], 1)
 
 

@@ -140,6 +140,9 @@ def test_shape_that_does_not_fit(shape, machine):
 def test_other_errors(machine):
     with pytest.raises(ValueError, match="use 'directions' or 'diagonal'"):
         DirectionDisplay.from_estimator(machine, what="sideways")
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"n_directions={number}: .* at least one"):
+            DirectionDisplay.from_estimator(machine, n_directions=number)
     with pytest.raises(ValueError, match="2 channels"):
         DirectionDisplay.from_estimator(machine, shape=(1, 3, 2))
     display = DirectionDisplay.from_estimator(machine, n_directions=2)

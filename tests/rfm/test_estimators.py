@@ -675,3 +675,27 @@ def test_frames_with_names():
     model = regressor().fit(frame, pd.Series(y))
     assert model.feature_names_in_.tolist() == list(frame.columns)
     close(model.predict(frame), regressor().fit(X, y).predict(X), rtol=0, atol=0)
+
+
+def test_balanced_class_weights_count_copies():
+    X, y = classification(40)
+    y[:30] = 0
+    y[30:] = 1
+    counts = np.random.default_rng(0).integers(1, 4, 40)
+    settings = {**CHEAP, "class_weight": "balanced", "n_iter": 1, "random_state": 0}
+    weighted = RFMClassifier(**settings).fit(X, y, counts)
+    written = RFMClassifier(**settings).fit(
+        np.repeat(X, counts, 0), np.repeat(y, counts)
+    )
+    np.testing.assert_allclose(
+        weighted.predict_proba(X), written.predict_proba(X), rtol=1e-9
+    )
+
+
+def test_wide_data_with_many_outputs_need_little_memory():
+    """Peers F28: gradients are taken for some outputs at a time."""
+    X, Y = points(100, 500), points(100, 60, seed=1)
+    model = RFMRegressor(**{**CHEAP, "metric": "diagonal", "n_iter": 1})
+    with LargestTensor() as largest:
+        model.fit(X, Y)
+    assert largest.numel < 2**20  # all at once are 100 * 60 * 500 = 3e6 numbers

@@ -29,7 +29,7 @@ from agop import RFMClassifier, RFMRegressor
 from agop.core import arrays
 from agop.core.arrays import InvalidParameterError, NumericalWarning
 from agop.kernels import RadialKernel
-from agop.rfm import recursion
+from agop.rfm import fitting, recursion
 from tests.conftest import changes, global_state
 from tests.rfm.problems import (
     CHEAP,
@@ -750,7 +750,7 @@ def test_f54_allocator_errors_become_memory_errors(monkeypatch, error):
         raise error
 
     X, y = regression(77)
-    monkeypatch.setattr(recursion, "allocate_square", fail)
+    monkeypatch.setattr(fitting, "allocate_square", fail)
     with pytest.raises(MemoryError, match=r"memory with 77 samples.*fewer rows"):
         regressor().fit(X, y)
     with pytest.raises(MemoryError, match="Out of memory with 77 samples"):
@@ -1071,3 +1071,22 @@ def test_f60_names_in_any_script():
 def test_the_memory_check_reads_the_system():
     free = arrays.free_memory(torch.device("cpu"))
     assert free is None or free > 0
+
+
+def test_f54_defaults_are_refused_before_anything_is_computed(monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(recursion, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(fitting, "choose", fail)
+    X, y = regression(60)
+    with pytest.raises(MemoryError, match="kernel matrix of 60 samples needs"):
+        RFMRegressor().fit(X, y)
+
+
+@pytest.mark.parametrize("values", [[0.0] * 29 + [1.0], [0.0, 1.0]])
+def test_f12_folds_with_constant_targets_do_not_warn(values):
+    X, _ = regression(len(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RFMRegressor(random_state=0).fit(X, values)

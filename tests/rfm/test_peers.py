@@ -229,9 +229,9 @@ def test_f25_rows_of_the_choice_are_drawn_at_random(monkeypatch):
     seen = []
     original = fitting.make_folds
 
-    def spy(X, *arguments):
-        seen.append(X)
-        return original(X, *arguments)
+    def spy(problem, *arguments):
+        seen.append(problem.X.numpy())
+        return original(problem, *arguments)
 
     monkeypatch.setattr(fitting, "make_folds", spy)
     monkeypatch.setattr(fitting, "SELECTION_ROWS", 60)

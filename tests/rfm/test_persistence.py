@@ -1,6 +1,8 @@
 """Files and pickles: rows P1–P11 and F59 of the table of faults."""
 
+import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -177,6 +179,33 @@ def test_what_cannot_be_saved_leaves_the_old_file(path, saved):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
+def test_an_interrupted_save_leaves_the_old_file(path, saved, monkeypatch, error):
+    before = path.read_bytes()
+    other = regressor(alpha=1.0).fit(*regression())
+
+    def half(file, **arrays):
+        file.write(b"PK")
+        raise error
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(type(error)):
+        other.save(path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
+def test_a_replaced_file_keeps_its_permissions_and_links(path, saved):
+    path.chmod(0o640)
+    link = path.with_name("link")
+    link.symlink_to(path)
+    regressor(alpha=1.0).fit(*regression()).save(link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert RFMRegressor.load(path).alpha_ == 1.0
+
+
 def test_header_tells_format_version_class_and_checksum(saved):
     header = json.loads(np.load(saved)["header"].tobytes())
     assert header["format"] == "agop-estimator"
@@ -322,6 +351,37 @@ def test_f59_decompression_bomb(saved):
     refused(saved, "compressed members, which agop does not write")
 
 
+@pytest.mark.parametrize("dtype", ["<f8", "<U0"])
+def test_f59_array_that_claims_to_be_huge(saved, dtype):
+    """Refused before anything is allocated."""
+
+    def change(members):
+        file = io.BytesIO()
+        claim = {"descr": dtype, "fortran_order": False, "shape": (10**13,)}
+        np.lib.format.write_array_header_1_0(file, claim)
+        members["dual_coef_.npy"] = file.getvalue() + bytes(80)
+
+    rewrite(saved, change)
+    refused(saved, "dual_coef_.npy claims to be larger than it is")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (", b"   {\n  'a'\n 1", b"\xff"])
+def test_f59_array_with_a_foreign_header(saved, header):
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    rewrite(saved, lambda members: members.update({"a.npy": start + header}))
+    refused(saved, "damaged or was not written by agop")
+    rewrite(saved, lambda members: members.update({"a.npy": b"\x93NUMPY\x07\x00"}))
+    refused(saved, "a.npy has an unknown version of npy")
+
+
+@pytest.mark.parametrize("name", persistence.REQUIRED)
+def test_f59_fitted_names_are_required(saved, name):
+    header = json.loads(np.load(saved)["header"].tobytes())
+    del header["fitted"][name]
+    edit_header(saved, fitted=header["fitted"])
+    refused(saved, f"is damaged: its header lacks {name}")
+
+
 def test_f59_p1_no_code_is_run(path, tmp_path):
     """An object array would be a pickle: it is refused unread."""
     marker = tmp_path / "marker"
@@ -375,15 +435,15 @@ def test_p3_p4_p5_attributes_are_numpy_or_python():
 
 
 def test_p4_p5_p6_skops(path):
-    io = pytest.importorskip("skops.io")
+    skops = pytest.importorskip("skops.io")
     X, y = classification()
     model = classifier().fit(X, np.array(["a", "b"])[y])
-    io.dump(model, path)
-    untrusted = io.get_untrusted_types(file=path)
+    skops.dump(model, path)
+    untrusted = skops.get_untrusted_types(file=path)
     assert untrusted == ["agop.rfm.estimators.RFMClassifier"]
-    with pytest.raises(io.exceptions.UntrustedTypesFoundException):
-        io.load(path)
-    identical(model, io.load(path, trusted=untrusted), X)
+    with pytest.raises(skops.exceptions.UntrustedTypesFoundException):
+        skops.load(path)
+    identical(model, skops.load(path, trusted=untrusted), X)
 
 
 # ------------------------------------------------------------------------- golden files

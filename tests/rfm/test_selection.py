@@ -12,16 +12,21 @@ from agop.rfm import fitting
 from agop.rfm.bandwidth import Median
 from agop.rfm.calibration import fit_slope, log_loss, probabilities, squared_error
 from agop.rfm.recursion import Problem, Recipe
-from agop.rfm.selection import cross_fit, descend, make_folds
+from agop.rfm.selection import cross_fit, descend, distinct_rows, make_folds
 from tests.rfm.problems import CHEAP, classification, points, regression
 
 WIDE_CHOICE = {**CHEAP, "alpha": "auto"}
 
 
 def folds_of(X, targets, weight=None, seed=0, n_folds=3):
-    weight = np.ones(len(X)) if weight is None else np.asarray(weight, dtype=float)
     generator = np.random.RandomState(seed)
-    return make_folds(X, targets.reshape(len(X), -1), weight, generator, n_folds)
+    return make_folds(problem_of(X, targets, weight), generator, n_folds)
+
+
+def problem_of(X, targets, weight=None):
+    weight = np.ones(len(X)) if weight is None else np.asarray(weight, dtype=float)
+    table = targets.reshape(len(X), -1).astype(float)
+    return Problem(*map(torch.from_numpy, (X, table, weight)))
 
 
 def table_of(folds, X):
@@ -52,41 +57,64 @@ def test_every_row_is_tested_once(n):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_single_row_makes_no_folds():
+@pytest.mark.parametrize("weight", [1.0, 2.0, 1e6])
+def test_a_single_row_makes_no_folds(weight):
     X, y = regression(1)
-    assert folds_of(X, y) == []
-    assert len(folds_of(X, y, weight=[2.0])) == 2  # two copies do
+    assert folds_of(X, y, weight=[weight]) == []  # copies would be trained on
+
+
+@pytest.mark.parametrize("size", [1e-100, 0.3, 1.0, 2.7, 50.0, 1e40])
+def test_a_row_is_never_in_training_and_test_whatever_its_weight(size):
+    X, y = regression(12)
+    weight = size * np.random.default_rng(0).uniform(0.5, 2, 12)
+    for fold in folds_of(X, y, weight=weight):
+        assert not set(fold.test.tolist()) & set(fold.train.tolist())
+        assert np.array_equal(fold.test_weight.numpy(), weight[fold.test])
+        assert np.array_equal(fold.train_weight.numpy(), weight[fold.train])
 
 
 def test_weights_are_copies():
     X, y = regression(12)
     counts = np.random.default_rng(0).integers(1, 9, 12)
-    weighted = table_of(folds_of(X, y, weight=counts), X)
-    many = np.repeat(X, counts, 0)
-    written = table_of(folds_of(many, np.repeat(y, counts)), many)
-    assert np.array_equal(weighted, written)
-    totals = weighted.sum(axis=(0, 1))  # tested once, trained in the other two
-    assert np.array_equal(np.sort(totals), np.sort(3 * counts))
+    weighted = distinct_rows(problem_of(X, y, counts))
+    written = distinct_rows(problem_of(np.repeat(X, counts, 0), np.repeat(y, counts)))
+    for one, other in zip(vars(weighted).values(), vars(written).values(), strict=True):
+        assert torch.equal(one, other)
+    assert len(weighted.X) == 12
+    assert weighted.sample_weight.sum() == counts.sum()
 
 
-@pytest.mark.parametrize("weight", [0.3, 0.5, 2.7, 1e-3, 1e12, 1e40])
-def test_fractional_and_huge_weights_are_dealt_completely(weight):
-    X, y = regression(9)
-    folds = folds_of(X, y, weight=np.full(9, weight))
-    tested = sum(float(fold.test_weight.sum()) for fold in folds)
-    trained = sum(float(fold.train_weight.sum()) for fold in folds)
-    assert math.isclose(tested, 9 * weight, rel_tol=1e-9)
-    assert math.isclose(trained, 2 * tested, rel_tol=1e-9)
+@pytest.mark.parametrize("weight", [3.0, 4.0, 7.0, 0.5, 2.7, 1e12])
+def test_copies_of_an_input_with_several_targets_are_dealt_in_turn(weight):
+    """Such an input was measured several times: a table of few categories, say."""
+    X = np.repeat(points(4, 2), 2, 0)
+    y = np.tile([0.0, 1.0], 4)
+    folds = folds_of(X, y, weight=np.full(8, weight))
+    table = np.zeros((8, 3))
+    for k, fold in enumerate(folds):
+        table[fold.test.numpy(), k] = fold.test_weight.numpy()
+        trained = np.full(8, weight)
+        trained -= table[:, k]
+        np.testing.assert_allclose(
+            fold.train_weight.numpy(), trained[fold.train.numpy()], rtol=1e-9
+        )
+    np.testing.assert_allclose(table.sum(1), weight, rtol=1e-9)  # tested once
+    assert np.ptp(table, axis=1).max() <= 1 + 1e-9 * weight  # as evenly as can be
+    if weight == int(weight):
+        assert np.ptp(table.sum(0)) <= 1 + 1e-9 * weight * 8
 
 
 def test_folds_do_not_depend_on_the_order_of_rows():
     X, y = regression(40)
     order = np.random.default_rng(0).permutation(40)
-    assert np.array_equal(
-        table_of(folds_of(X, y), X), table_of(folds_of(X[order], y[order]), X[order])
+    one, other = (
+        distinct_rows(problem_of(X[rows], y[rows])) for rows in (order, slice(None))
     )
-    other = table_of(folds_of(X, y, seed=1), X)
-    assert not np.array_equal(table_of(folds_of(X, y), X), other)
+    assert torch.equal(one.X, other.X)
+    assert torch.equal(one.Y, other.Y)
+    assert not np.array_equal(
+        table_of(folds_of(X, y), X), table_of(folds_of(X, y, seed=1), X)
+    )
 
 
 def test_classes_are_dealt_evenly():
@@ -295,9 +323,9 @@ def test_many_rows_are_sampled_for_the_choice(monkeypatch):
     sizes = []
     original = fitting.make_folds
 
-    def spy(X, *arguments):
-        sizes.append(len(X))
-        return original(X, *arguments)
+    def spy(problem, *arguments):
+        sizes.append(len(problem.X))
+        return original(problem, *arguments)
 
     monkeypatch.setattr(fitting, "make_folds", spy)
     monkeypatch.setattr(fitting, "SELECTION_ROWS", 50)
@@ -408,11 +436,36 @@ def test_small_data_are_dealt_several_times(n, deals, monkeypatch):
     calls = []
     original = fitting.make_folds
 
-    def spy(X, *args):
-        calls.append(len(X))
-        return original(X, *args)
+    def spy(problem, *args):
+        calls.append(len(problem.X))
+        return original(problem, *args)
 
     monkeypatch.setattr(fitting, "make_folds", spy)
     X, y = regression(n)
     RFMRegressor(**CHEAP | {"alpha": "auto", "n_iter": 0}).fit(X, y)
     assert calls == [min(n, 1000)] * deals
+
+
+@pytest.mark.parametrize("size", [1e-10, 1e-3, 2.0, 10.0, 1000.0])
+def test_a_common_weight_changes_nothing_that_is_chosen(size):
+    X, y = classification(120)
+    y = np.where(np.random.default_rng(0).uniform(size=120) < 0.15, 1 - y, y)
+    plain = RFMClassifier(kernel="laplace", random_state=0).fit(X, y)
+    weight = np.full(120, size)
+    other = RFMClassifier(kernel="laplace", random_state=0).fit(X, y, weight)
+    assert other.alpha_ == pytest.approx(plain.alpha_ * size, rel=1e-9)
+    assert other.best_iter_ == plain.best_iter_
+    np.testing.assert_allclose(
+        other.history_["cross_fitted"], plain.history_["cross_fitted"], rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        other.predict_proba(X), plain.predict_proba(X), atol=0.01
+    )
+
+
+def test_repeated_rows_do_not_leak_their_labels():
+    rng = np.random.default_rng(1)
+    X, y = points(100, 5), rng.standard_normal(100)  # nothing to be learned
+    model = RFMRegressor(kernel="laplace", random_state=0)
+    model.fit(np.repeat(X, 3, 0), np.repeat(y, 3))
+    assert np.nanmin(model.history_["cross_fitted"]) > 0.9 * y.var()
