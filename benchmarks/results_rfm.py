@@ -18,9 +18,9 @@ from sklearn.ensemble import RandomForestClassifier
 from tables import CHECKOUT
 from tables import folder as tabular_folder
 
-sys.path.insert(0, str(CHECKOUT / "tests" / "results"))
+sys.path.insert(0, str(CHECKOUT))  # as pytest does
 
-from protocols import (
+from tests.results.protocols import (
     UCI_ROUNDS,
     fashion_rows,
     image_accuracies,

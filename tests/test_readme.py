@@ -3,12 +3,22 @@
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-def test_example_runs(capsys):
+def test_example_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     assert blocks
     for block in blocks:
         exec(compile(block, str(README), "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out
+    plt.close("all")
+    printed = capsys.readouterr().out
+    for word in ("R²", "features", "accuracy", "probabilities"):
+        assert word in printed
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "diabetes.npz",
+        "importances.png",
+    }

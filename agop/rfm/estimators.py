@@ -48,8 +48,9 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
         Length in units of distances under the metric; "median" is their median,
         anew at every round. "auto" chooses a multiple of the median.
     alpha : float or "auto", default="auto"
-        Ridge penalty on the diagonal of the kernel matrix. "auto" chooses one for
-        every round, between 1e-4 and 30.
+        Ridge penalty on the diagonal of the kernel matrix; a row of weight w has
+        alpha / w. "auto" chooses one for every round, between 1e-4 and 30 times the
+        mean weight.
     power : float, default=1.0
         Power of the AGOP that becomes the metric.
     center : bool, default=False
@@ -65,10 +66,11 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
     device : str, default="cpu"
         Where to compute, for example "cuda".
     random_state : int, RandomState instance or None, default=None
-        Deals rows to folds, and draws the rows for the choice of settings.
+        Deals rows to folds, and draws the rows for the choice of settings. None reads
+        numpy's global generator but does not advance it: two fits in a row agree.
     verbose : int, default=0
-        From 1: a bar on a terminal or notebook (with rich), and lines in the log
-        "agop".
+        From 1: progress on a terminal (a bar, in notebooks too, if rich is there),
+        and lines in the log "agop".
 
     Attributes
     ----------
@@ -110,7 +112,8 @@ class RFMRegressor(RegressorMixin, RecursiveFeatureMachine):
         What was added to the diagonal of the kernel matrix beyond alpha.
     history_ : dict of ndarray
         By round: ``cross_fitted`` and ``leave_one_out`` loss, ``alpha``,
-        ``bandwidth``, ``effective_rank`` of the AGOP behind the metric, ``seconds``;
+        ``bandwidth``, ``effective_rank`` of the AGOP behind the metric (of its
+        diagonal, if the metric is diagonal), ``seconds``;
         NaN where a round was not run on all rows, or nothing was to be chosen.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features,)
@@ -204,8 +207,9 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
         Length in units of distances under the metric; "median" is their median,
         anew at every round. "auto" chooses a multiple of the median.
     alpha : float or "auto", default="auto"
-        Ridge penalty on the diagonal of the kernel matrix. "auto" chooses one for
-        every round, between 1e-4 and 30.
+        Ridge penalty on the diagonal of the kernel matrix; a row of weight w has
+        alpha / w. "auto" chooses one for every round, between 1e-4 and 30 times the
+        mean weight.
     power : float, default=1.0
         Power of the AGOP that becomes the metric.
     center : bool, default=False
@@ -224,10 +228,11 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
     device : str, default="cpu"
         Where to compute, for example "cuda".
     random_state : int, RandomState instance or None, default=None
-        Deals rows to folds, and draws the rows for the choice of settings.
+        Deals rows to folds, and draws the rows for the choice of settings. None reads
+        numpy's global generator but does not advance it: two fits in a row agree.
     verbose : int, default=0
-        From 1: a bar on a terminal or notebook (with rich), and lines in the log
-        "agop".
+        From 1: progress on a terminal (a bar, in notebooks too, if rich is there),
+        and lines in the log "agop".
 
     Attributes
     ----------
@@ -269,7 +274,8 @@ class RFMClassifier(ClassifierMixin, RecursiveFeatureMachine):
         What was added to the diagonal of the kernel matrix beyond alpha.
     history_ : dict of ndarray
         By round: ``cross_fitted`` and ``leave_one_out`` loss, ``alpha``,
-        ``bandwidth``, ``effective_rank`` of the AGOP behind the metric, ``seconds``;
+        ``bandwidth``, ``effective_rank`` of the AGOP behind the metric (of its
+        diagonal, if the metric is diagonal), ``seconds``;
         NaN where a round was not run on all rows, or nothing was to be chosen.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features,)

@@ -213,14 +213,15 @@ def test_f24_an_unknown_category_is_not_the_first_one():
 
 # ---------------------------------------------------------- AGOP and numerical accuracy
 def test_f25_sorted_rows_give_the_same_importances():
-    """x₀ matters in the first half, x₁ in the second; with a sampled choice too."""
-    X = points(400, 6)
-    y = np.where(np.arange(400) < 200, X[:, 0], X[:, 1])
-    order = np.random.default_rng(0).permutation(400)
-    in_order = regressor().fit(X, y).feature_importances_
-    shuffled = regressor().fit(X[order], y[order]).feature_importances_
-    close(in_order, shuffled, rtol=1e-6, atol=1e-9)
-    assert in_order[:2].min() > 0.3
+    """x₀ matters in the first half, x₁ in the second; the median takes a sample."""
+    X = points(1000, 6)
+    y = np.where(np.arange(1000) < 500, X[:, 0], X[:, 1])
+    order = np.random.default_rng(0).permutation(1000)
+    in_order = regressor().fit(X, y)
+    shuffled = regressor().fit(X[order], y[order])
+    importances = in_order.feature_importances_
+    close(importances, shuffled.feature_importances_, rtol=0, atol=1e-3)
+    assert importances[:2].min() > 0.3
 
 
 def test_f25_rows_of_the_choice_are_drawn_at_random(monkeypatch):
