@@ -53,7 +53,7 @@ def describe(threads):
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load_average": list(os.getloadavg()),

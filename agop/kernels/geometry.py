@@ -96,8 +96,9 @@ def squared_distances(X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
     ones_x, ones_z = torch.ones_like(x_norms), torch.ones_like(z_norms)
     left = torch.cat([-2 * X, x_norms[:, None], ones_x[:, None]], dim=1)
     right = torch.cat([Z, ones_z[:, None], z_norms[:, None]], dim=1)
-    s = (left @ right.T).clamp_(min=0)  # (n, m)
-    _measure_close_pairs(s, X, Z, x_norms, z_norms)
+    s = left @ right.T  # (n, m)
+    if s.numel():
+        _measure_close_pairs(s, X, Z, x_norms, z_norms)
     return s
 
 
@@ -108,13 +109,14 @@ def _measure_close_pairs(
     x_norms: torch.Tensor,
     z_norms: torch.Tensor,
 ) -> None:
-    """Replace what cancelled; one comparison finds the candidates."""
-    if not s.numel():
-        return
+    """Replace what cancelled, and nothing else; a negative distance cancelled too."""
     bound = _CANCELLATION[s.dtype]
     largest = bound * (x_norms.max() + z_norms.max())
-    rows, columns = (s < largest).nonzero(as_tuple=True)
-    close = s[rows, columns] < bound * (x_norms[rows] + z_norms[columns])
+    if bool(s.min() > largest):
+        return
+    s.clamp_(min=0)
+    rows, columns = (s <= largest).nonzero(as_tuple=True)
+    close = s[rows, columns] <= bound * (x_norms[rows] + z_norms[columns])
     pairs_at_once = max(1, 2**22 // max(1, X.shape[1]))
     for i, j in zip(
         rows[close].split(pairs_at_once),
@@ -162,13 +164,17 @@ class RadialKernel(Kernel):
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """φ′(s) for s ≥ 0; it may be infinite or NaN at 0."""
 
+    def value_(self, s: torch.Tensor) -> torch.Tensor:
+        """φ(s), in the memory of s where a kernel knows how: fresh memory is slow."""
+        return self.value(s)
+
     def slope_of_value(self, k: torch.Tensor) -> torch.Tensor | None:
         """φ′ where φ takes the value k; None if there is no closed form."""
         return None
 
     def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
         """All similarities, shape (n, m)."""
-        return self.value(squared_distances(X, Z))
+        return self.value_(squared_distances(X, Z))
 
     def diagonal(self, X: torch.Tensor) -> torch.Tensor:
         """φ(0), shape (n,)."""
@@ -301,6 +307,10 @@ class PowerDistanceKernel(Kernel):
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """φ′(s)."""
 
+    def value_(self, s: torch.Tensor) -> torch.Tensor:
+        """φ(s), in the memory of s where a kernel knows how: fresh memory is slow."""
+        return self.value(s)
+
     def power_distances(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
         """‖x − z‖ₚᵖ for all pairs, shape (n, m)."""
         if self.p == 2.0:
@@ -319,7 +329,7 @@ class PowerDistanceKernel(Kernel):
 
     def matrix(self, X: torch.Tensor, Z: torch.Tensor) -> torch.Tensor:
         """All similarities, shape (n, m)."""
-        return self.value(self.power_distances(X, Z))
+        return self.value_(self.power_distances(X, Z))
 
     def diagonal(self, X: torch.Tensor) -> torch.Tensor:
         """φ(0), shape (n,)."""

@@ -96,11 +96,13 @@ class KernelMatrix(KernelOperator):
     def dense(self) -> torch.Tensor:
         """K, written into the storage: exactly symmetric, with an exact diagonal."""
         for block in self.blocks():
-            rows = self.kernel.matrix(self.X[block], self.X[: block.stop])
-            self.storage[block, : block.stop] = rows
-            self.storage[: block.start, block] = rows[:, : block.start].T
-            square = self.storage[block, block]
-            square.copy_(square.tril() + square.tril(-1).T)
+            points = self.X[block]
+            square = self.kernel.matrix(points, points)
+            self.storage[block, block] = square.tril() + square.tril(-1).T
+            if block.start:
+                rows = self.kernel.matrix(points, self.X[: block.start])
+                self.storage[block, : block.start] = rows
+                self.storage[: block.start, block] = rows.T
         self.storage.diagonal().copy_(self.diagonal())
         return self.storage
 

@@ -34,7 +34,11 @@ class Laplace(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−√s)."""
-        return s.sqrt().neg_().exp_()
+        return self.value_(s.clone())
+
+    def value_(self, s: torch.Tensor) -> torch.Tensor:
+        """exp(−√s), in the memory of s."""
+        return s.sqrt_().neg_().exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−exp(−√s) / (2√s)."""
@@ -68,7 +72,11 @@ class GeneralizedExponential(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−s^(q/2))."""
-        return s.pow(self.exponent / 2).neg_().exp_()
+        return self.value_(s.clone())
+
+    def value_(self, s: torch.Tensor) -> torch.Tensor:
+        """exp(−s^(q/2)), in the memory of s."""
+        return s.pow_(self.exponent / 2).neg_().exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−(q/2) s^(q/2 − 1) exp(−s^(q/2))."""
@@ -87,7 +95,11 @@ class Gaussian(RadialKernel):
 
     def value(self, s: torch.Tensor) -> torch.Tensor:
         """exp(−s/2)."""
-        return s.mul(-0.5).exp_()
+        return self.value_(s.clone())
+
+    def value_(self, s: torch.Tensor) -> torch.Tensor:
+        """exp(−s/2), in the memory of s."""
+        return s.mul_(-0.5).exp_()
 
     def slope(self, s: torch.Tensor) -> torch.Tensor:
         """−exp(−s/2) / 2."""

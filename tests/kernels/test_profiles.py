@@ -10,6 +10,7 @@ from sklearn.gaussian_process import kernels as gaussian_process
 from sklearn.metrics import pairwise
 
 from agop.kernels import (
+    KERNELS,
     Gaussian,
     GeneralizedExponential,
     Laplace,
@@ -165,3 +166,15 @@ def test_kernels_compare_by_value():
     assert GeneralizedExponential(1.3) == GeneralizedExponential(exponent=1.3)
     assert GeneralizedExponential(1.3) != GeneralizedExponential(1.2)
     assert len({Laplace(), Laplace(), Gaussian()}) == 2
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in KERNELS.items() if hasattr(kind, "value_")]
+)
+def test_value_in_place_is_the_value(name):
+    kernel = KERNELS[name]()
+    s = torch.linspace(0, 4, 9, dtype=torch.float64)
+    kept = s.clone()
+    values = kernel.value(s)
+    assert torch.equal(s, kept)  # value leaves its argument alone
+    assert torch.equal(kernel.value_(s), values)
