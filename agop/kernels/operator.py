@@ -12,8 +12,9 @@ from agop.kernels.geometry import (
     radial_gradient,
 )
 
-#: Most rows of a block of a symmetric matrix.
-_SYMMETRIC_ROWS = 256
+#: Most rows of a block of a symmetric matrix: a few per cent of time for memory near
+#: that of the matrix itself.
+_SYMMETRIC_ROWS = 64
 
 
 class KernelOperator:
