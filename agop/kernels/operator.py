@@ -14,7 +14,7 @@ from agop.kernels.geometry import (
 
 #: Most rows of a block of a symmetric matrix: a few per cent of time for memory near
 #: that of the matrix itself.
-_SYMMETRIC_ROWS = 64
+_SYMMETRIC_ROWS = 128
 
 
 class KernelOperator:

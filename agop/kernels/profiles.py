@@ -47,7 +47,7 @@ class Laplace(RadialKernel):
 
     def slope_of_value(self, k: torch.Tensor) -> torch.Tensor:
         """k / (2 log k)."""
-        return k / k.log().mul_(2)
+        return k.log().mul_(2).reciprocal_().mul_(k)
 
 
 @dataclass(frozen=True)
