@@ -1,7 +1,13 @@
-"""The devices a test runs on."""
+"""What a test needs of the machine: devices, versions."""
 
 import pytest
+import scipy
 import torch
+
+NEEDS_ARRAY_API = pytest.mark.skipif(
+    tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 14),
+    reason="scikit-learn's array API dispatch needs SciPy 1.14",
+)
 
 _cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 DEVICES = ["cpu", pytest.param("cuda", marks=_cuda)]

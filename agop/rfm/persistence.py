@@ -73,7 +73,7 @@ def write(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".agop-") as folder:
         complete = Path(folder) / "file"
         with open(complete, "wb") as file:
-            np.savez(file, allow_pickle=False, header=text, **arrays)
+            np.savez(file, header=text, **arrays)
         if target.exists():
             shutil.copymode(target, complete)
         os.replace(complete, target)

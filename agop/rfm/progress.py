@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import sys
 from typing import Any
@@ -114,11 +115,14 @@ class _Line:
 
 def _bar() -> Any:
     """What shows progress here, if anybody looks."""
+    state = random.getstate()  # importing rich draws from the user's generator
     try:
         from rich.console import Console
         from rich.progress import Progress as RichProgress
     except ImportError:
         return _Line() if sys.stderr is not None and sys.stderr.isatty() else None
+    finally:
+        random.setstate(state)
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         return None

@@ -28,6 +28,7 @@ from agop.core.arrays import (
     to_numpy,
     to_tensor,
 )
+from tests.devices import NEEDS_ARRAY_API
 
 
 # ------------------------------------------------------------------------ parameters
@@ -191,6 +192,7 @@ def test_to_numpy_is_contiguous():
     np.testing.assert_array_equal(array, tensor.detach().numpy())
 
 
+@NEEDS_ARRAY_API
 def test_results_follow_the_input_under_array_api_dispatch():
     result = np.ones(3)
     assert follow_input(result, torch.zeros(2)) is result

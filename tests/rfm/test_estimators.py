@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from agop import RFMClassifier, RFMRegressor
 from agop.core import arrays
 from agop.kernels import KERNELS, Gaussian, GeneralizedExponential, RadialKernel
-from tests.devices import DEVICES, LargestTensor
+from tests.devices import DEVICES, NEEDS_ARRAY_API, LargestTensor
 from tests.rfm.problems import (
     CHEAP,
     classification,
@@ -493,6 +493,7 @@ def test_metadata_routing():
     assert np.isfinite(scores["test_score"]).all()
 
 
+@NEEDS_ARRAY_API
 def test_array_api_dispatch_follows_x():
     """Conventions 1.8: numpy out, unless dispatch is on."""
     X, y = classification()

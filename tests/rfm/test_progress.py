@@ -2,7 +2,9 @@
 
 import io
 import logging
+import subprocess
 import sys
+import textwrap
 from contextlib import redirect_stderr
 
 import pytest
@@ -87,3 +89,17 @@ def test_silent_without_verbose(stream, no_rich):
 def test_no_standard_error_at_all(no_rich):
     with redirect_stderr(None), Progress("title", 3, verbose=1) as progress:
         progress.step("first")
+
+
+def test_f57_importing_rich_leaves_the_global_generator_alone():
+    script = textwrap.dedent("""
+        import random, sys
+        import sklearn.datasets  # draws from it when it is first imported
+        from agop.rfm.progress import Progress
+        assert "rich" not in sys.modules
+        before = random.getstate()
+        with Progress("fit", 1, verbose=1) as progress:
+            progress.step("done")
+        sys.exit(before != random.getstate())
+    """)
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
