@@ -73,7 +73,7 @@ def write(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".agop-") as folder:
         complete = Path(folder) / "file"
         with open(complete, "wb") as file:
-            np.savez(file, header=text, **arrays)
+            np.savez(file, header=text, **arrays)  # type: ignore[arg-type]  # names of arrays
         if target.exists():
             shutil.copymode(target, complete)
         os.replace(complete, target)
