@@ -177,7 +177,7 @@ def _try(label: str, test: Callable[[], bool]) -> bool:
             warnings.simplefilter("ignore")
             good = test()
         word = "ok" if good else "FAILED: the result is wrong"
-    except Exception as error:
+    except Exception as error:  # a failure of any kind is a finding
         good, word = False, f"FAILED: {type(error).__name__}: {error}"
     print(f"  {label:44}{word}")
     return good
