@@ -50,7 +50,7 @@ env: $(VENV)/.installed ## Create .venv with agop and what it needs
 env-dev: $(VENV)/.installed-dev ## The same, with the test and development tools
 
 .PHONY: demo
-demo: env ## Fit a recursive feature machine on real data, write agop-demo.png
+demo: env ## Where do a machine and a network look? Writes two pictures
 	$(BIN)/python -m agop demo
 
 .PHONY: test
@@ -93,6 +93,6 @@ $(OLDEST)/.installed: pyproject.toml constraints/oldest.txt
 clean: ## Remove the environments and everything generated
 	rm -rf $(VENV) $(OLDEST) build dist docs/_build docs/api docs/auto_examples \
 	    .hypothesis .mypy_cache .pytest_cache .ruff_cache \
-	    agop-demo.png
+	    agop-demo.png agop-demo-faces.png
 	find agop tests examples benchmarks -name __pycache__ -type d \
 	    -exec rm -rf {} + 2>/dev/null || true

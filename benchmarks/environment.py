@@ -14,6 +14,8 @@ import torch
 
 PACKAGES = (
     "agop",
+    "captum",
+    "curvlinops-for-pytorch",
     "numpy",
     "pandas",
     "scikit-learn",

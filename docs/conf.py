@@ -58,7 +58,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(EXAMPLES),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"\.py$",
-    "ignore_pattern": r"__init__\.py$",
+    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "doc_module": ("agop",),
@@ -92,7 +92,9 @@ ROOMS = {
     "datasets": "Data",
 }
 PARTS = {
-    "core": "Accumulators, warnings and errors",
+    "networks": "Results of functions on networks",
+    "inspection": "Forms of inputs, and reports",
+    "core": "Accumulators, bootstrap, warnings and errors",
     "kernels": "Kernels and metrics",
     "solvers": "Solvers",
 }

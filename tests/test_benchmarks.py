@@ -4,20 +4,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 CODE = f"""
 import runpy, sys
 sys.path.insert(0, {str(BENCHMARKS)!r})
-runpy.run_path({str(BENCHMARKS / "results_rfm.py")!r})
-print("tests.results.protocols" in sys.modules, "protocols" in sys.modules)
+runpy.run_path({str(BENCHMARKS)!r} + "/%s.py")
+print("tests.results.%s" in sys.modules, "%s" in sys.modules)
 """
 
 
-def test_published_results_use_the_protocols_of_the_tests(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "protocol"),
+    [
+        ("results_rfm", "protocols"),
+        ("results_networks", "faces"),
+        ("results_concepts", "stories"),
+    ],
+)
+def test_published_results_use_the_protocols_of_the_tests(script, protocol, tmp_path):
     """From any folder."""
     result = subprocess.run(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", CODE % (script, protocol, protocol)],
         capture_output=True,
         text=True,
         check=False,

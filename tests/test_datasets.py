@@ -7,12 +7,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from agop import RFMClassifier, RFMRegressor, datasets
+from agop.datasets import drawn
 
 MAKERS = [
     datasets.make_multi_index,
     datasets.make_hypercube,
     datasets.make_striped_images,
     datasets.make_digit_grids,
+    datasets.make_glasses_faces,
 ]
 
 
@@ -190,12 +192,131 @@ def test_digit_grid_errors():
         datasets.make_digit_grids(5, subset="other")
 
 
+# ---------------------------------------------------------------------- drawn faces
+@pytest.mark.parametrize("size", [16, 32, 45])
+def test_glasses_change_pixels_of_the_mask_only(size, global_random_seed):
+    n = 1000
+    generator = np.random.RandomState(global_random_seed)
+    scene = drawn._scene(np.arange(n) % 100, generator)
+    bare, dressed = (
+        drawn._draw(scene, np.full(n, wears), size) for wears in (False, True)
+    )
+    difference = np.abs(dressed - bare)
+    *_, mask = datasets.make_glasses_faces(2, size=size, random_state=0)
+    assert mask.shape == (size, size) and mask.mean() < 0.15
+    np.testing.assert_array_equal(difference[:, ~mask], 0)
+    assert (difference.reshape(n, -1).max(1) > 0.05).all()  # on every face
+    assert (difference.max(0) > 0)[mask].mean() > 0.75  # and the mask is tight
+
+
+def test_faces_are_pictures_of_pairs():
+    X, y, person, mask = datasets.make_glasses_faces(401, 50, random_state=0)
+    assert X.shape == (401, 32 * 32) and mask.shape == (32, 32)
+    assert X.min() >= 0 and X.max() <= 1 and X.std(0).min() > 0.02
+    with_glasses, without = (np.bincount(person[y == label]) for label in (1, 0))
+    np.testing.assert_array_equal(with_glasses, 4)
+    np.testing.assert_array_equal(without, [5] + [4] * 49)
+
+
+def test_people_keep_their_faces_and_change_the_rest():
+    person = np.array([0, 0, 1])
+    scene = drawn._scene(person, np.random.RandomState(0))
+    for name in drawn._PERSON:
+        assert scene[name][0] == scene[name][1] != scene[name][2]
+    for name in drawn._PICTURE:
+        assert len({*scene[name]}) == 3
+
+
+def test_noise_of_faces():
+    clean, noisy = (
+        datasets.make_glasses_faces(200, noise=noise, random_state=0)[0]
+        for noise in (0.0, 0.05)
+    )
+    inner = (clean > 0.2) & (clean < 0.8)
+    assert (noisy - clean)[inner].std() == pytest.approx(0.05, rel=0.05)
+
+
+def test_linear_models_see_few_glasses_and_darkness_fewer():
+    X, y, person, mask = datasets.make_glasses_faces(2000, 200, random_state=0)
+    known, new = person < 100, person >= 100
+    linear = LogisticRegression(max_iter=1000).fit(X[known], y[known])
+    assert linear.score(X[new], y[new]) < 0.72
+    dark = X[:, mask.ravel()].mean(1)
+    assert all(abs(np.mean((dark < t) == y) - 0.5) < 0.08 for t in np.arange(0, 1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [({"size": 15}, "use 16 or more"), ({"n_people": 0}, "got 0")],
+)
+def test_face_errors(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.make_glasses_faces(5, **kwargs)
+
+
+# -------------------------------------------------------------------- faces of a file
+@pytest.fixture
+def folder_of_faces(tmp_path):
+    """A folder with a file of the right form: four images in three poses."""
+    (tmp_path / "faces").mkdir()
+    np.savez(
+        tmp_path / "faces" / "cmu_faces_32x30.npz",
+        X=np.arange(4 * 960).reshape(4, 30, 32).astype(np.uint8),
+        sunglasses=np.array([0, 1, 1, 0], dtype=np.uint8),
+        user=np.array([7, 7, 3, 3], dtype=np.uint8),
+        pose=np.array(["straight", "up", "straight", "left"]),
+    )
+    return tmp_path
+
+
+def test_faces_are_read_where_agop_data_says(folder_of_faces, monkeypatch):
+    monkeypatch.setenv("AGOP_DATA", str(folder_of_faces))
+    X, y, person, mask = datasets.load_cmu_faces()
+    rows = np.arange(4 * 960).reshape(4, 960) % 256
+    np.testing.assert_array_equal(X, rows[[0, 2]] / 255)
+    np.testing.assert_array_equal(y, [0, 1])
+    np.testing.assert_array_equal(person, [7, 3])
+    assert mask.sum() == 70 and mask[11:16, 9:23].all()
+    assert len(datasets.load_cmu_faces(pose=None)[0]) == 4
+
+
+def test_faces_are_read_from_a_path(folder_of_faces, monkeypatch):
+    monkeypatch.delenv("AGOP_DATA", raising=False)
+    path = folder_of_faces / "faces" / "cmu_faces_32x30.npz"
+    assert datasets.load_cmu_faces(path, pose="up")[1].tolist() == [1]
+    with pytest.raises(ValueError, match="'straight'"):
+        datasets.load_cmu_faces(path, pose="down")
+
+
+@pytest.mark.parametrize("place", [None, "nowhere"])
+def test_missing_faces_say_what_to_do(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGOP_DATA", raising=False)
+    if place:
+        monkeypatch.setenv("AGOP_DATA", place)
+    with pytest.raises(FileNotFoundError, match=r"AGOP_DATA.*make_glasses_faces"):
+        datasets.load_cmu_faces()
+
+
+def test_real_faces(data_path):
+    path = data_path("faces/cmu_faces_32x30.npz")
+    X, y, person, _ = datasets.load_cmu_faces(path)
+    assert X.shape == (156, 960) and 0 <= X.min() < X.max() <= 1
+    assert y.sum() == 78 and len(np.unique(person)) == 20
+    everyone = datasets.load_cmu_faces(path, pose=None)[0]
+    assert everyone.shape == (624, 960) and everyone.max() == 153 / 255
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "share"),
-    [(datasets.make_striped_images, 0.9), (datasets.make_digit_grids, 0.95)],
+    [
+        (datasets.make_striped_images, 0.9),
+        (datasets.make_digit_grids, 0.95),
+        (datasets.make_glasses_faces, 0.8),
+    ],
 )
 def test_agop_finds_what_decides(make, share):
-    X, y, mask = make(1000, random_state=0)
+    X, y, *_, mask = make(1000, random_state=0)
     machine = RFMClassifier(kernel="laplace", random_state=0).fit(X, y)
     assert machine.feature_importances_[mask.ravel()].sum() > share

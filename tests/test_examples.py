@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+EXAMPLES = sorted(
+    (Path(__file__).resolve().parent.parent / "examples").glob("plot_*.py")
+)
 
 
 def test_there_are_examples():

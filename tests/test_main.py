@@ -1,6 +1,7 @@
 """The command line."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 
 from agop import __main__ as command_line
 from agop import __version__
+from agop.demonstration import FacesDemonstration
+from agop.demonstration import faces as demonstration_of_faces
 
 
 def run(*arguments, **kwargs):
@@ -72,21 +75,50 @@ def test_missing_package_is_reported():
     assert command_line._version_of("a-package-that-is-not-there") == "not installed"
 
 
+def figures(printed):
+    """Of every line of a table, the numbers by its name."""
+    lines = printed.splitlines()
+    numbers = ((line[:29].strip(), re.findall(r"[\d.]+", line[29:])) for line in lines)
+    return {
+        name: [float(n) for n in found] for name, found in numbers if len(found) == 3
+    }
+
+
 @pytest.mark.slow
-def test_demo_writes_its_picture(tmp_path):
+def test_demo_writes_its_pictures(tmp_path):
     result = run("demo", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert (tmp_path / "agop-demo.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["agop-demo.png"]
-    lines = {line[:29].strip(): line for line in result.stdout.splitlines()}
-    accuracy = {
-        name: float(lines[name][29:].split()[0].rstrip("%"))
-        for name in ("recursive feature machine", "random forest, 200 trees")
-    }
+    pictures = sorted(tmp_path.iterdir())
+    assert [path.name for path in pictures] == ["agop-demo-faces.png", "agop-demo.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
     # What the demo claims.
-    machine, forest = accuracy.values()
+    digits, faces = map(figures, result.stdout.split("-" * 79))
+    machine, forest = (
+        digits[name][0]
+        for name in ("recursive feature machine", "random forest, 200 trees")
+    )
     assert machine > 92 and machine > forest + 2
+    accuracy, share, _ = faces["convolutional network"]
+    assert accuracy > 88 and share > 60
+    for control in ("network, labels shuffled", "network, not trained"):
+        assert faces[control][1] < 25
+    assert faces["logistic regression"][0] < 75
+
+
+@pytest.mark.slow
+def test_faces_are_told_and_drawn_in_small(monkeypatch, tmp_path):
+    monkeypatch.setattr(demonstration_of_faces, "N_EPOCHS", 1)
+    demonstration = FacesDemonstration(400)
+    known, new = (len(rows) for rows in (demonstration.X, demonstration.X_test))
+    assert known == new == 200
+    printed = "\n".join(demonstration.lines())
+    for name, result in demonstration.results.items():
+        share = result.importances[demonstration.mask.ravel()].sum()
+        shown = figures(printed)[name][:2]
+        assert shown == pytest.approx([100 * result.accuracy, 100 * share], abs=0.051)
+    demonstration.draw().savefig(tmp_path / "faces.png")
 
 
 def test_doctor_can_compare_devices():

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
@@ -31,13 +32,15 @@ def test_page(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what an example writes
     names = {"__name__": path.stem}
     report = []
-    for line, block in blocks(path.read_text("utf-8")):
-        example = doctest.DocTestParser().get_doctest(
-            block, names, path.name, str(path), line
-        )
-        runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
-        runner.run(example, out=report.append, clear_globs=False)
-        names = example.globs
+    with torch.random.fork_rng(devices=[]):  # networks draw their weights
+        torch.manual_seed(0)
+        for line, block in blocks(path.read_text("utf-8")):
+            example = doctest.DocTestParser().get_doctest(
+                block, names, path.name, str(path), line
+            )
+            runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
+            runner.run(example, out=report.append, clear_globs=False)
+            names = example.globs
     close_figures()
     assert not report, "".join(report)
 

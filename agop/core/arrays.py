@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 import os
@@ -225,6 +226,17 @@ def random_rows(n_rows: int, size: int, random_state: Any) -> np.ndarray:
     return np.sort(generator.choice(n_rows, size=size, replace=False))
 
 
+def random_seed(random_state: Any) -> int:
+    """A seed for a generator of torch.
+
+    None reads numpy's own generator, which stays as it is.
+    """
+    generator = check_random_state(random_state)
+    if random_state is None or random_state is np.random:
+        generator = copy.deepcopy(generator)
+    return int(generator.randint(2**31 - 1))
+
+
 # -------------------------------------------------------------------- environment
 
 
@@ -262,13 +274,16 @@ def free_memory(device: torch.device) -> int | None:
         return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator has failed: numpy, torch on a GPU or torch on the CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def memory_error(error: BaseException, n_samples: int) -> MemoryError | None:
     """The MemoryError that stands for an allocator's own error, or None."""
-    text = str(error)
-    out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in text
-    )
-    if not out_of_memory:
+    if not is_out_of_memory(error):
         return None
     return MemoryError(
         f"Out of memory with {n_samples} samples: the kernel matrix alone has "

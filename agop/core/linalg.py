@@ -15,32 +15,98 @@ from agop.core.arrays import NumericalWarning
 _JITTER = {torch.float32: 1e-6, torch.float64: 1e-8}
 _JITTER_TRIES = 3
 
+#: Rows of one product in the dtype of the Jacobians.
+PRODUCT_ROWS = 1024
 
-def eigh_descending(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+#: Up to this width many small products are faster as one batch of them.
+_NARROW = 64
+
+#: Rows of the strips in which a triangle is added up.
+_STRIP_ROWS = 512
+
+#: Columns of the blocks in which a Gram matrix is added up.
+_GRAM_COLUMNS = 4096
+
+
+def eigh_descending(
+    matrix: torch.Tensor, n_components: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues (descending) and eigenvectors (columns) of a symmetric matrix.
 
     Rows of zeros are split off: their axes are eigenvectors, and the others have
-    exact zeros there.
+    exact zeros there. If only the leading `n_components` are wanted, the others are
+    not computed.
     """
     zero = (matrix == 0).all(1)
     if not bool(zero.any()):
-        return _eigh_descending(matrix)
-    rest, axes = (~zero).nonzero()[:, 0], zero.nonzero()[:, 0]
-    values, vectors = _eigh_descending(matrix[rest][:, rest])
-    whole = torch.zeros_like(matrix)
-    whole[rest, : len(rest)] = vectors
-    whole[axes, torch.arange(len(rest), len(matrix), device=matrix.device)] = 1
+        return _eigh_descending(matrix, n_components)
+    rest, axes = (~zero).nonzero()[:, 0], zero.nonzero()[:n_components, 0]
+    values, vectors = _eigh_descending(matrix[rest][:, rest], n_components)
+    found = len(values)
+    whole = matrix.new_zeros(len(matrix), found + len(axes))
+    whole[rest, :found] = vectors
+    whole[axes, torch.arange(found, whole.shape[1], device=matrix.device)] = 1
     values = torch.cat([values, values.new_zeros(len(axes))])
     values, order = values.sort(descending=True, stable=True)
-    return values, whole[:, order]
+    return values[:n_components], whole[:, order[:n_components]]
 
 
-def _eigh_descending(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if matrix.device.type == "cpu":
-        values, vectors = map(torch.from_numpy, np.linalg.eigh(matrix.numpy()))
-    else:
+def _eigh_descending(
+    matrix: torch.Tensor, n_components: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    n = len(matrix)
+    wanted = n if n_components is None else min(n, n_components)
+    if matrix.device.type != "cpu":
         values, vectors = torch.linalg.eigh(matrix)
-    return values.flip(0), vectors.flip(1)
+    elif 4 * wanted < n:  # half the time of all of them
+        leading = scipy.linalg.eigh(
+            matrix.numpy(), subset_by_index=[n - wanted, n - 1], check_finite=False
+        )
+        values, vectors = map(torch.from_numpy, leading)
+    else:
+        values, vectors = map(torch.from_numpy, np.linalg.eigh(matrix.numpy()))
+    return values.flip(0)[:wanted], vectors.flip(1)[:, :wanted]
+
+
+def add_lower_product(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add rowsᵀ rows to the lower triangle of a float64 matrix, in place.
+
+    What stands above the diagonal has no meaning afterwards. Blocks of rows are
+    multiplied in their own dtype, and their products add up in float64. On the CPU a
+    product is BLAS's ?syrk: half the work of a general one.
+    """
+    width = len(total)
+    if width <= _NARROW:
+        whole = len(rows) - len(rows) % PRODUCT_ROWS
+        blocks = rows[:whole].reshape(-1, PRODUCT_ROWS, width)
+        total += (blocks.transpose(1, 2) @ blocks).sum(0, dtype=torch.float64)
+        rows = rows[whole:]
+    for block in rows.split(PRODUCT_ROWS):
+        product = _lower_product(block)
+        for start in range(0, width, _STRIP_ROWS):
+            stop = start + _STRIP_ROWS
+            total[start:stop, :stop] += product[start:stop, :stop]
+
+
+def _lower_product(rows: torch.Tensor) -> torch.Tensor:
+    if rows.device.type != "cpu" or not rows.numel():
+        return rows.T @ rows
+    columns = rows.numpy().T  # Fortran order: its upper is our lower triangle
+    (syrk,) = scipy.linalg.get_blas_funcs(("syrk",), (columns,))
+    return torch.from_numpy(syrk(1.0, columns).T)
+
+
+def gram(rows: torch.Tensor) -> torch.Tensor:
+    """The matrix rows rowsᵀ in float64, for few rows of whatever length."""
+    product = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for columns in rows.split(_GRAM_COLUMNS, dim=1):
+        block = columns.double()
+        if block.device.type == "cpu":
+            array = block.numpy()
+            product += torch.from_numpy(array @ array.T)  # which is a ?syrk too
+        else:
+            product += block @ block.T
+    return product
 
 
 def psd_factor(matrix: torch.Tensor, power: float = 1.0) -> torch.Tensor:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from agop.inspection.displays import (
     BLUE,
     GREY,
-    ORANGE,
+    Display,
+    all_axes,
+    draw_intervals,
     name_ticks,
     one_axes,
     percent,
-    pyplot,
     tidy,
+    unique,
 )
-from agop.inspection.fitted import feature_names_of, last_step, spectrum_of
+from agop.inspection.fitted import (
+    importances_of,
+    look_of,
+    names_of,
+    of_layer,
+    spectrum_of,
+)
+from agop.inspection.forms import Form, Style
+from agop.inspection.shapes import as_form
 
 
-class FeatureImportancesDisplay:
+class FeatureImportancesDisplay(Display):
     """The diagonal of an AGOP: which features a model responds to.
 
     An importance is the mean squared derivative with respect to one feature, over the
@@ -28,6 +40,10 @@ class FeatureImportancesDisplay:
     importances : ndarray of shape (n_features,)
         They sum to 1.
     feature_names : list of str
+    intervals : ndarray of shape (2, n_features), default=None
+        Lower and upper ends of an interval for each importance.
+    level : float, default=0.95
+        Of the intervals.
 
     Attributes
     ----------
@@ -47,20 +63,45 @@ class FeatureImportancesDisplay:
     ['bmi', 'bp', 's5']
     """
 
-    def __init__(self, importances, feature_names):
+    heading = "Feature importances"
+    caption = (
+        "The diagonal of the average gradient outer product: the mean squared "
+        "derivative of the outputs with respect to each feature, over the sum of all. "
+        "It depends on the units of the features."
+    )
+
+    def __init__(self, importances, feature_names, *, intervals=None, level=0.95):
         self.importances = importances
         self.feature_names = feature_names
+        self.intervals = intervals
+        self.level = level
 
     @classmethod
-    def from_estimator(cls, estimator, *, feature_names=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator,
+        *,
+        layer=None,
+        feature_names=None,
+        bootstrap=None,
+        level=0.95,
+        ax=None,
+        **kwargs,
+    ):
         """Draw the feature importances of a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator, Pipeline or search
             A fitted estimator with an AGOP, or a pipeline or search that holds one.
+        layer : str, default=None
+            Which layer, of a network that was examined at several.
         feature_names : array-like of str, default=None
             The names of the columns of X by default, if it had names.
+        bootstrap : Bootstrap, default=None
+            Resamples, for intervals.
+        level : float, default=0.95
+            Of the intervals.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; a new figure by default.
         **kwargs : dict
@@ -70,9 +111,14 @@ class FeatureImportancesDisplay:
         -------
         FeatureImportancesDisplay
         """
-        importances = np.asarray(last_step(estimator).feature_importances_)
-        names = feature_names_of(estimator, len(importances), feature_names)
-        return cls(importances, names).plot(ax, **kwargs)
+        importances = importances_of(estimator, layer)
+        names = names_of(estimator, len(importances), feature_names, layer)
+        intervals = None
+        if bootstrap is not None:
+            found = of_layer(estimator, bootstrap, layer)
+            intervals = np.asarray(found.importance_intervals(level))
+        display = cls(importances, names, intervals=intervals, level=level)
+        return display.plot(ax, **kwargs)
 
     def plot(self, ax=None, *, max_features=10, bar_kwargs=None, line_kwargs=None):
         """Draw the largest importances as horizontal bars.
@@ -102,21 +148,55 @@ class FeatureImportancesDisplay:
             **{"color": BLUE, **(bar_kwargs or {})},
         )
         ax.axvline(1 / len(self.importances), **{**line, **(line_kwargs or {})})
+        if self.intervals is not None:
+            ends = np.asarray(self.intervals)[:, order]
+            label = f"{self.level:.0%} interval"
+            draw_intervals(ax.hlines, np.arange(len(order)), ends, label=label)
         name_ticks(ax.yaxis, np.arange(len(order)), self._names(order))
         ax.invert_yaxis()
         ax.set_xlabel("share of the trace")
         percent(ax.xaxis)
         tidy(ax, "x")
         ax.legend(frameon=False, loc="lower right")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn(ax)
+
+    def table(self) -> dict[str, Any]:
+        """Importances, the largest first, with intervals if there are any.
+
+        Returns
+        -------
+        dict of sequences of length n_features
+        """
+        order = np.argsort(-self.importances, kind="stable")
+        columns: dict[str, Any] = {
+            "feature": self._names(order),
+            "share of the trace": self.importances[order],
+        }
+        if self.intervals is not None:
+            columns["lower end"], columns["upper end"] = np.asarray(self.intervals)[
+                :, order
+            ]
+        return columns
+
+    def summary(self) -> str:
+        """The feature that counts most.
+
+        Returns
+        -------
+        str
+        """
+        first = int(np.argmax(self.importances))
+        return (
+            f"The largest of {len(self.importances)} importances is that of "
+            f"{self.feature_names[first]}, with {self.importances[first]:.1%}."
+        )
 
     def _names(self, order) -> list[str]:
         return [self.feature_names[index] for index in order]
 
 
-class DirectionDisplay:
-    """Learned directions, or the diagonal of an AGOP, as images or as bars.
+class DirectionDisplay(Display):
+    """Learned directions, or the diagonal of an AGOP, in the shape of the inputs.
 
     The sign of a direction is arbitrary; within one direction it says which features
     push the output together (same colour) and which against each other.
@@ -128,9 +208,12 @@ class DirectionDisplay:
         One for each row of `values`.
     signed : bool
         Whether zero is the middle of the scale (a direction) or its end (a diagonal).
-    shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of the images that rows of X are;
-        None for a table.
+    shape : tuple of int or Form, default=None
+        What rows of X are: (length,) of series; (height, width), (height, width,
+        channels) or (channels, height, width) of images; one of
+        :class:`~agop.inspection.Image`, :class:`~agop.inspection.Series`,
+        :class:`~agop.inspection.Table` and :class:`~agop.inspection.Tokens`; None for
+        a table.
     feature_names : list of str, default=None
         For a table.
 
@@ -157,6 +240,13 @@ class DirectionDisplay:
     1.0
     """
 
+    heading = "Directions"
+    caption = (
+        "A direction says which features push the output together (same colour) and "
+        "which against each other; its sign as a whole is arbitrary. A diagonal says "
+        "how much each feature counts."
+    )
+
     def __init__(self, values, titles, *, signed, shape=None, feature_names=None):
         self.values = values
         self.titles = titles
@@ -169,6 +259,7 @@ class DirectionDisplay:
         cls,
         estimator,
         *,
+        layer=None,
         what="directions",
         n_directions=1,
         shape=None,
@@ -182,12 +273,14 @@ class DirectionDisplay:
         ----------
         estimator : estimator, Pipeline or search
             A fitted estimator with an AGOP, or a pipeline or search that holds one.
+        layer : str, default=None
+            Which layer, of a network that was examined at several.
         what : {"directions", "diagonal"}, default="directions"
             The leading eigenvectors, or the share of each feature in the trace.
         n_directions : int, default=1
             Number of eigenvectors.
-        shape : tuple of int, default=None
-            (height, width) or (height, width, channels) if rows of X are images.
+        shape : tuple of int or Form, default=None
+            What rows of X are, if not a table. A network that was given images knows.
         feature_names : array-like of str, default=None
             The names of the columns of X by default, if it had names.
         ax : Axes or sequence of Axes, default=None
@@ -200,12 +293,12 @@ class DirectionDisplay:
         DirectionDisplay
         """
         if what == "diagonal":
-            values = np.asarray(last_step(estimator).feature_importances_)[None]
+            values = importances_of(estimator, layer)[None]
             titles = ["diagonal of the AGOP"]
         elif what == "directions":
             if n_directions < 1:
                 raise ValueError(f"n_directions={n_directions!r}: draw at least one.")
-            spectrum = spectrum_of(estimator).truncated(n_directions)
+            spectrum = spectrum_of(estimator, layer).truncated(n_directions)
             values = spectrum.directions.cpu().numpy()
             if not len(values):
                 raise ValueError(
@@ -219,14 +312,19 @@ class DirectionDisplay:
             raise ValueError(
                 f"what={what!r} is unknown; use 'directions' or 'diagonal'."
             )
-        names = None
-        if shape is None:
-            names = feature_names_of(estimator, values.shape[1], feature_names)
-        signed = what == "directions"
-        display = cls(values, titles, signed=signed, shape=shape, feature_names=names)
+        look = look_of(estimator, values.shape[1], shape, feature_names, layer)
+        display = cls(values, titles, signed=what == "directions", **look)
         return display.plot(ax, **kwargs)
 
-    def plot(self, ax=None, *, max_features=10, image_kwargs=None, bar_kwargs=None):
+    def plot(
+        self,
+        ax=None,
+        *,
+        max_features=10,
+        image_kwargs=None,
+        bar_kwargs=None,
+        line_kwargs=None,
+    ):
         """Draw each row on axes of its own.
 
         Parameters
@@ -239,79 +337,49 @@ class DirectionDisplay:
             Passed to :meth:`matplotlib.axes.Axes.imshow`.
         bar_kwargs : dict, default=None
             Passed to :meth:`matplotlib.axes.Axes.barh`.
+        line_kwargs : dict, default=None
+            Passed to :meth:`matplotlib.axes.Axes.plot`, for a series.
 
         Returns
         -------
         DirectionDisplay
         """
-        images = None if self.shape is None else [self._image(v) for v in self.values]
-        self.axes_ = self._axes(ax)
-        for index, axes in enumerate(self.axes_):
-            if images is None:
-                self._draw_bars(axes, self.values[index], max_features, bar_kwargs)
-            else:
-                self._draw_image(axes, images[index], image_kwargs)
-            axes.set_title(self.titles[index])
-        self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
-        return self
-
-    def _axes(self, ax) -> list:
+        form = self._form()
+        style = Style(max_features, image_kwargs, bar_kwargs, line_kwargs)
+        width, height = form.panel
         count = len(self.values)
-        if ax is None:
-            size = (3.4 * count, 3.2) if self.shape else (4.6 * count, 3.6)
-            _, ax = pyplot().subplots(
-                1, count, figsize=size, squeeze=False, layout="constrained"
-            )
-        axes = list(np.ravel(ax))
-        if len(axes) != count:
-            raise ValueError(f"{count} axes are needed, one each; got {len(axes)}.")
-        return axes
+        axes = all_axes(ax, [list(range(count))], (width * count, height))
+        for index, axis in enumerate(axes):
+            form.draw_weights(axis, self.values[index], self.signed, style)
+            axis.set_title(self.titles[index], parse_math=False)
+        return self._drawn(*axes)
 
-    def _image(self, row: np.ndarray) -> np.ndarray:
-        shape = tuple(self.shape)
-        if len(shape) not in (2, 3) or np.prod(shape) != len(row):
-            raise ValueError(
-                f"shape={self.shape!r} does not fit {len(row)} features. Give (height, "
-                "width) or (height, width, channels) with that product."
-            )
-        image = row.reshape(shape)
-        if image.ndim == 3 and not self.signed:
-            return image.sum(2)  # shares of the channels of a pixel add up
-        if image.ndim == 3 and image.shape[2] == 1:
-            return image[:, :, 0]
-        if image.ndim == 3 and image.shape[2] != 3:
-            raise ValueError(
-                f"A direction over {image.shape[2]} channels has no colours; draw one "
-                "channel at a time."
-            )
-        return image
+    def table(self) -> dict[str, Any]:
+        """Every row by feature, those of largest magnitude first.
 
-    def _draw_image(self, ax, image, image_kwargs) -> None:
-        limit = float(np.abs(image).max()) or 1.0
-        if image.ndim == 3:
-            ax.imshow(0.5 + image / (2 * limit), **(image_kwargs or {}))  # grey is zero
-        else:
-            scale = {"cmap": "magma", "vmin": 0, "vmax": limit}
-            if self.signed:
-                scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-            drawn = ax.imshow(image, **{**scale, **(image_kwargs or {})})
-            bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8, pad=0.02)
-            bar.outline.set_visible(False)
-            if not self.signed:
-                percent(bar.ax.yaxis)
-        ax.set(xticks=[], yticks=[])
+        Returns
+        -------
+        dict of sequences of length n_features
+        """
+        order = np.argsort(-np.abs(self.values).max(0), kind="stable")
+        names = self._form().names()
+        columns: dict[str, Any] = {"feature": [names[index] for index in order]}
+        rows = zip(unique(self.titles), self.values[:, order], strict=True)
+        return columns | dict(rows)
 
-    def _draw_bars(self, ax, row, max_features, bar_kwargs) -> None:
-        order = np.argsort(-np.abs(row), kind="stable")[:max_features]
-        colors = [BLUE if row[index] >= 0 else ORANGE for index in order]
-        style = {"color": colors, **(bar_kwargs or {})}
-        ax.barh(np.arange(len(order)), row[order], **style)
-        names = self.feature_names or [f"x{index}" for index in range(len(row))]
-        name_ticks(ax.yaxis, np.arange(len(order)), [names[index] for index in order])
-        ax.invert_yaxis()
-        ax.set_xlabel("weight" if self.signed else "share of the trace")
-        tidy(ax, "x")
-        if self.signed:
-            ax.axvline(0, color=GREY, linewidth=0.8)
-        else:
-            percent(ax.xaxis)
+    def summary(self) -> str:
+        """The feature of largest magnitude in each row.
+
+        Returns
+        -------
+        str
+        """
+        names = self._form().names()
+        largest = [
+            f"{names[np.argmax(np.abs(row))]} ({title})"
+            for title, row in zip(self.titles, self.values, strict=True)
+        ]
+        return f"Largest magnitude at {'; '.join(largest)}."
+
+    def _form(self) -> Form:
+        return as_form(self.shape, self.values.shape[1], self.feature_names)

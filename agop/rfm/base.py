@@ -31,6 +31,7 @@ from agop.core.arrays import (
     to_tensor,
 )
 from agop.core.outer_product import DenseOuterProduct
+from agop.core.progress import CallbackSupportMixin, Progress, with_callbacks
 from agop.core.version import __version__
 from agop.kernels import (
     KERNELS,
@@ -47,7 +48,6 @@ from agop.rfm.fitting import (
 )
 from agop.rfm.machine import KernelMachine
 from agop.rfm.parameters import settings_of
-from agop.rfm.progress import CallbackSupportMixin, Progress, with_callbacks
 from agop.rfm.recursion import Problem, Round
 
 _DTYPES = [np.float64, np.float32]

@@ -8,8 +8,10 @@ import torch
 
 from agop.core import NumericalWarning
 from agop.core.linalg import (
+    add_lower_product,
     cholesky_with_jitter,
     eigh_descending,
+    gram,
     inverse_diagonal,
     psd_factor,
     solve_cholesky,
@@ -211,3 +213,55 @@ def test_negative_rounding_is_left_out():
     factor = psd_factor(A, 0.5)
     assert factor.shape == (3, 2)
     assert torch.isfinite(factor).all()
+
+
+# ---------------------------------------------------------------- leading eigenpairs
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("unused", [(), (0, 5), range(2, 12)])
+@pytest.mark.parametrize("k", [1, 2, 7, 12, 20])
+def test_leading_eigenpairs_are_those_of_all(k, unused, device):
+    A = positive_definite(device=device)
+    for index in unused:  # rows of zeros have exact axes
+        A[index] = A[:, index] = 0
+    values, _ = eigh_descending(A)
+    leading, columns = eigh_descending(A, k)
+    assert columns.shape == (12, min(k, 12))
+    torch.testing.assert_close(leading, values[:k], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(A @ columns, columns * leading, rtol=1e-12, atol=1e-12)
+    identity = torch.eye(min(k, 12), dtype=A.dtype, device=device)
+    torch.testing.assert_close(columns.T @ columns, identity, rtol=1e-12, atol=1e-12)
+    used = leading > 1e-12
+    assert not columns[list(unused)][:, used].any()
+
+
+# -------------------------------------------------------------------------- products
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["plain", "transposed", "strided", "expanded"])
+def test_product_is_added_to_the_lower_triangle(layout, dtype, device):
+    # More columns than a strip has, so that strips meet.
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 1100)))
+    rows = {
+        "plain": rows,
+        "transposed": rows.T.contiguous().T,
+        "strided": rows.repeat_interleave(2, 1)[:, ::2],
+        "expanded": rows[:1].expand(5, -1),
+    }[layout]
+    rows = rows.to(dtype).to(device)
+    total = torch.ones(1100, 1100, dtype=torch.float64, device=device)
+    add_lower_product(total, rows)
+    expected = 1 + rows.double().cpu().numpy().T @ rows.double().cpu().numpy()
+    tolerance = 10 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(
+        total.tril().cpu(), np.tril(expected), rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 10_000), (4, 7), (0, 5), (5, 0)])
+def test_gram_is_in_float64(shape, dtype, device):
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal(shape))
+    rows = rows.to(dtype).to(device)
+    expected = rows.double().cpu().numpy() @ rows.double().cpu().numpy().T
+    np.testing.assert_allclose(gram(rows).cpu(), expected, rtol=1e-12, atol=1e-12)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agop.core import Spectrum, subspace_overlap
-from tests.devices import DEVICES
+from tests.devices import DEVICES, LargestTensor
 
 # Backward error of a symmetric eigensolver on a few dimensions of order one.
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
@@ -53,6 +53,45 @@ def test_of_factor_is_of_matrix(rank):
     torch.testing.assert_close(spectrum.eigenvalues, whole.eigenvalues[:k], **TIGHT)
     torch.testing.assert_close(spectrum.directions, whole.directions[:k], **TIGHT)
     check_spectrum(spectrum, F @ F.T)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("k", [1, 3, 12, 30])
+def test_leading_part_is_that_of_the_whole(k, device):
+    F = factor_of(40, 20).to(device)  # of d > r, where 1 and 3 are few of 20
+    F[3] = 0
+    diagonal = F.square().sum(1)
+    for make, argument in [
+        (Spectrum.of_matrix, F @ F.T),
+        (Spectrum.of_factor, F),
+        (Spectrum.of_factor, F.T),
+        (Spectrum.of_diagonal, diagonal),
+    ]:
+        part, whole = make(argument, k), make(argument).truncated(k)
+        torch.testing.assert_close(part.eigenvalues, whole.eigenvalues, **TIGHT)
+        rank = min(k, 20)
+        torch.testing.assert_close(
+            part.directions[:rank], whole.directions[:rank], rtol=1e-9, atol=1e-9
+        )
+        assert part.trace == pytest.approx(whole.trace, rel=1e-12)
+        assert part.norm == pytest.approx(whole.norm, rel=1e-12)
+    assert not Spectrum.of_factor(F, k).directions[: min(k, 19), 3].any()
+
+
+def test_leading_axes_need_no_matrix():
+    with LargestTensor() as largest:
+        spectrum = Spectrum.of_diagonal(torch.arange(5000.0), 2)
+    assert largest.numel == 2 * 5000
+    assert spectrum.directions.argmax(1).tolist() == [4999, 4998]
+
+
+def test_leading_part_of_less_rank():
+    F = factor_of(40, 20)
+    F[:, 2:] = 0
+    spectrum = Spectrum.of_factor(F, 4)
+    torch.testing.assert_close(spectrum.eigenvalues[2:], torch.zeros(2).double())
+    identity = torch.eye(4).double()
+    torch.testing.assert_close(spectrum.directions @ spectrum.directions.T, identity)
 
 
 def test_of_diagonal():
@@ -149,6 +188,33 @@ def test_effective_rank_of_known_spectra():
     assert identity.effective_rank == pytest.approx(6, rel=1e-12)
 
 
+def test_effective_rank_of_a_part_is_that_of_the_whole():
+    F = factor_of(9, 6)
+    whole = Spectrum.of_matrix(F @ F.T)
+    for part in (
+        whole.truncated(2),
+        Spectrum.of_factor(F).truncated(1),
+        Spectrum.of_factor(F, 1),
+        whole.embedded(torch.eye(12, 9).double()).truncated(3),
+    ):
+        assert part.effective_rank == pytest.approx(whole.effective_rank, rel=1e-12)
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=8), st.integers(1, 8))
+@settings(max_examples=80, deadline=None)
+def test_effective_rank_is_bounded_where_the_norm_is_not_known(values, k):
+    # A sketch knows the trace and some eigenvalues: without a bound, d² / k follows.
+    values = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)
+    whole = Spectrum.of_diagonal(values)
+    part = Spectrum(values[:k], whole.directions[:k], whole.trace)
+    slack = 1 + 1e-9
+    assert whole.effective_rank <= part.effective_rank * slack
+    assert part.effective_rank <= len(values) * slack
+    flat = torch.cat([values[:k], values[k:].mean().expand(len(values[k:]))])
+    expected = Spectrum.of_diagonal(flat).effective_rank
+    assert part.effective_rank == pytest.approx(expected, rel=1e-6)
+
+
 def test_truncated_keeps_the_trace_of_the_whole():
     F = factor_of(6, 6)
     whole = Spectrum.of_matrix(F @ F.T)
@@ -215,6 +281,27 @@ def test_overlap_depends_on_the_span_only():
         rtol=1e-10,
         atol=1e-10,  # the mixing has a condition number of a few thousand
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_overlap_of_dependent_rows_is_that_of_their_span(dtype):
+    # QR would fill up the rank with directions that nobody asked for.
+    a, b = factor_of(2, 6).to(dtype)
+    c = factor_of(3, 6, seed=1).to(dtype)
+    plain = subspace_overlap(torch.stack([a, b]), c)
+    for rows in (
+        torch.stack([a, 2 * a, b]),
+        torch.stack([a, b, a + b, a - b]),
+        torch.stack([a, torch.zeros_like(a), 1e-20 * b]),
+        torch.cat([factor_of(9, 2).to(dtype) @ torch.stack([a, b])]),
+    ):
+        overlap = subspace_overlap(rows, c)
+        assert overlap.shape == (2,)
+        torch.testing.assert_close(overlap, plain)
+        torch.testing.assert_close(subspace_overlap(c, rows), plain)
+    assert subspace_overlap(torch.zeros(2, 6, dtype=dtype), c).shape == (0,)
+    aligned = torch.stack([a, a])
+    assert subspace_overlap(aligned, b[None]).shape == (1,)
 
 
 def test_overlap_of_nested_and_orthogonal_subspaces():

@@ -46,14 +46,14 @@ class Progress:
     Parameters
     ----------
     title : str
-    total : int
-        Number of steps, at most.
+    total : int or None
+        Number of steps, at most; None if it is not known.
     verbose : int
         0 is silent; from 1 every step is logged (logger "agop", level INFO) and,
         where the standard error goes to a terminal or notebook, shown.
     """
 
-    def __init__(self, title: str, total: int, verbose: int) -> None:
+    def __init__(self, title: str, total: int | None, verbose: int) -> None:
         self.verbose = verbose
         self._bar = _bar() if verbose else None
         if self._bar is not None:
@@ -90,8 +90,9 @@ class _Line:
         self._stream = sys.stderr
         self._done = self._length = 0
 
-    def add_task(self, title: str, total: int) -> int:
-        self._title, self._total = title, total
+    def add_task(self, title: str, total: int | None) -> int:
+        self._title = title
+        self._total = "" if total is None else f"/{total}"
         return 0
 
     def start(self) -> None:
@@ -99,7 +100,7 @@ class _Line:
 
     def update(self, task: int, advance: int, description: str) -> None:
         self._done += advance
-        self._show(f"{self._done}/{self._total} {description}")
+        self._show(f"{self._done}{self._total} {description}")
 
     def stop(self) -> None:
         self._show("")

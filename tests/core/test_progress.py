@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from agop.rfm.progress import Progress
+from agop.core.progress import Progress
 from tests.rfm.problems import regression, regressor
 
 
@@ -95,7 +95,7 @@ def test_f57_importing_rich_leaves_the_global_generator_alone():
     script = textwrap.dedent("""
         import random, sys
         import sklearn.datasets  # draws from it when it is first imported
-        from agop.rfm.progress import Progress
+        from agop.core.progress import Progress
         before = random.getstate()
         with Progress("fit", 1, verbose=1) as progress:
             progress.step("done")

@@ -1,8 +1,4 @@
-"""Data whose answer is known, for examples and tests: generated or composed.
-
-Every function draws from its own generator: the same `random_state` gives the same
-data, and nothing global is touched.
-"""
+"""Data whose answer is known: drawn from a law, or composed of scanned digits."""
 
 from __future__ import annotations
 
