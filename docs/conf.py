@@ -58,7 +58,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(EXAMPLES),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"\.py$",
-    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
+    "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "doc_module": ("agop",),
@@ -93,7 +93,6 @@ ROOMS = {
 }
 PARTS = {
     "networks": "Results of functions on networks",
-    "inspection": "Forms of inputs, and reports",
     "core": "Accumulators, bootstrap, warnings and errors",
     "kernels": "Kernels and metrics",
     "solvers": "Solvers",
@@ -102,10 +101,11 @@ PARTS = {
 
 def members(package):
     """Names of the public classes and functions of a package, and its modules'."""
-    for name in package.__all__:
+    known = package.__all__
+    for name in known:
         thing = getattr(package, name)
         if inspect.ismodule(thing):
-            yield from (f"{name}.{member}" for member in thing.__all__)
+            yield from (f"{name}.{each}" for each in thing.__all__ if each not in known)
         elif inspect.isclass(thing) or inspect.isfunction(thing):
             yield name
 

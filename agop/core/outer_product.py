@@ -403,6 +403,13 @@ class RowsOuterProduct(GradientOuterProduct):
     def _sum(self) -> torch.Tensor:
         return torch.cat(self._rows).T  # (n_features, n_rows)
 
+    def poured_into(self, other: GradientOuterProduct) -> GradientOuterProduct:
+        """Hand everything seen so far to an empty accumulator of another kind."""
+        for rows in self._rows:
+            other._add_rows(rows)
+        other.weight, other._mean = self.weight, self._mean
+        return other
+
     def _sum_matrix(self) -> torch.Tensor:
         factor = self._sum()
         return factor @ factor.T

@@ -1,5 +1,6 @@
 """What people look at: pictures of models and what they have learned."""
 
+from agop.inspection.ansatz import AnsatzDisplay
 from agop.inspection.displays import Display
 from agop.inspection.examples import ExamplesDisplay
 from agop.inspection.features import DirectionDisplay, FeatureImportancesDisplay
@@ -7,10 +8,10 @@ from agop.inspection.forms import Form, Table, Tokens
 from agop.inspection.grids import Image, Series
 from agop.inspection.history import HistoryDisplay
 from agop.inspection.layers import LayersDisplay
-from agop.inspection.networks import AnsatzDisplay, SteeringDisplay
 from agop.inspection.overlays import OverlayDisplay
 from agop.inspection.report import write_html
 from agop.inspection.spectra import SpectrumDisplay
+from agop.inspection.steering import SteeringDisplay
 from agop.inspection.visualization import VisualizationDisplay
 
 __all__ = [

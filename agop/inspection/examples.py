@@ -295,14 +295,20 @@ class ExamplesDisplay(Display):
 
     def _form(self) -> Form:
         if isinstance(self.shape, Tokens):
+            if not _is_text(self.examples):
+                raise ValueError(
+                    "shape=Tokens(...) draws texts, but the inputs are numbers, such "
+                    "as token ids. Give a string, or a list of tokens, for each of "
+                    "them: examples=[...] of from_estimator."
+                )
             return self.shape
         return as_form(self.shape, self.examples.shape[1], self.feature_names)
 
 
 def _is_text(X) -> bool:
     """Whether inputs are texts, or lists of tokens."""
-    if getattr(X, "ndim", 1) != 1:
+    if hasattr(X, "columns"):  # a data frame
         return False
     first = next(iter(X))
-    tokens = first if isinstance(first, list | tuple) else [first]
+    tokens = first if isinstance(first, list | tuple | np.ndarray) else [first]
     return all(isinstance(token, str) for token in tokens)

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from agop.core.spectrum import Spectrum
-from agop.inspection.forms import Form
+from agop.inspection.forms import Form, Tokens
 from agop.inspection.shapes import as_form, image_of
 
 
@@ -56,17 +56,20 @@ def importances_of(estimator, layer: str | None = None) -> np.ndarray:
     return np.asarray(of_layer(estimator, estimator.feature_importances_, layer))
 
 
-def importances_at(estimator, X, y=None) -> np.ndarray:
+def importances_at(estimator, X, y=None, layer: str = "input") -> np.ndarray:
     """The squared derivatives at each row of X, as shares of their sum, (k, d).
 
-    They are the diagonal of the AGOP of one sample.
+    They are the diagonal of the AGOP of one sample, whose whole input, or activation at
+    the layer, is one vector. Nothing is centred: one sample less its mean is zero.
     """
     estimator = _best(estimator)
     if isinstance(estimator, Pipeline):
         before = estimator[:-1]
-        return importances_at(estimator[-1], before.transform(X) if before else X, y)
+        X = before.transform(X) if before else X
+        return importances_at(estimator[-1], X, y, layer)
     estimator = last_step(estimator)
     if hasattr(estimator, "jacobian"):
+        of_layer(estimator, None, layer)  # there are none
         squares = np.square(np.asarray(estimator.jacobian(X))).sum(1)
         return squares / squares.sum(1, keepdims=True).clip(min=np.finfo(float).tiny)
     if not hasattr(estimator, "network"):
@@ -74,12 +77,14 @@ def importances_at(estimator, X, y=None) -> np.ndarray:
             f"{type(estimator).__name__} has no derivatives at single examples; draw "
             "of='average'."
         )
-    one = copy.copy(estimator).set_params(layers=None, kind="diagonal")
+    one = copy.copy(estimator).set_params(
+        layers=layer, kind="diagonal", center=False, positions="flatten"
+    )
     places = [slice(index, index + 1) for index in range(len(X))]
     targets = [None if y is None else y[place] for place in places]
     return np.stack(
         [
-            one.fit(X[place], target).feature_importances_
+            importances_of(one.fit(X[place], target))
             for place, target in zip(places, targets, strict=True)
         ]
     )
@@ -179,12 +184,26 @@ def look_of(estimator, n_features: int, shape=None, names=None, layer=None) -> d
     Without a shape or names, rows look like the samples that a network was given.
     """
     layer = layer or next(iter(layers_of(estimator)), "input")
+    if isinstance(shape, Tokens) and shape.n_features != n_features:
+        _check_all_tokens(estimator, n_features, layer)
     if layer == "input" and names is None:
         shape = sample_shape(estimator, n_features, shape)
     if shape is not None:
         return {"shape": shape, "feature_names": None}
     names = names_of(estimator, n_features, names, layer)
     return {"shape": None, "feature_names": names}
+
+
+def _check_all_tokens(estimator, n_features: int, layer: str) -> None:
+    """Raise if the features are those of any token, rather than of all in turn."""
+    positions = getattr(last_step(estimator), "positions", "flatten")
+    if positions == "flatten" or (positions == "auto" and layer == "input"):
+        return
+    raise ValueError(
+        f"shape=Tokens(...) needs numbers for each token, but positions={positions!r} "
+        f"may have left {n_features} features at {layer!r} that tokens share. Fit with "
+        "positions='flatten', on texts of one length."
+    )
 
 
 def sample_shape(estimator, n_features: int, shape=None) -> Form | tuple | None:

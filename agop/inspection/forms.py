@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -114,7 +114,7 @@ class Form(ABC):
         """
         raise ValueError(
             f"{type(self).__name__} has no place to lay weights over: an overlay needs "
-            "an image or a series. Give its shape, or use DirectionDisplay."
+            "an image, a series or a text. Give its shape, or use DirectionDisplay."
         )
 
 
@@ -212,22 +212,32 @@ class Table(Form):
 
 @dataclass(frozen=True)
 class Tokens(Form):
-    """Rows are one number for each token of a text.
+    """Rows are numbers for each token of a text, one token after the other.
+
+    A token has one colour. Of several numbers, such as those of an embedding, shares of
+    a trace add up; of a direction the norm is drawn, without a sign: it does not depend
+    on the axes of the embedding, and its squares add up to 1 over the tokens.
 
     Parameters
     ----------
     tokens : sequence of str, default=()
         With their spaces. A line ends after a token that ends in a newline. Examples
         bring their own text: they are strings, or lists of tokens.
+    width : int, default=1
+        Numbers for each token. Displays find it, if a row has a multiple of as many
+        numbers as there are tokens.
 
     Examples
     --------
     >>> from agop.inspection import Tokens
     >>> Tokens(["The", " cat", " sat"]).names()
     ['0: The', '1: cat', '2: sat']
+    >>> Tokens(["The", " cat"], width=2).names()
+    ['0: The, unit 0', '0: The, unit 1', '1: cat, unit 0', '1: cat, unit 1']
     """
 
     tokens: Sequence[str] = ()
+    width: int = 1
 
     example_panel: ClassVar[tuple[float, float]] = (2.6, 1.3)
 
@@ -238,17 +248,36 @@ class Tokens(Form):
 
     @property
     def n_features(self) -> int:
-        """Number of tokens."""
-        return len(self.tokens)
+        """Numbers in a row: tokens × width."""
+        return len(self.tokens) * self.width
+
+    def widened(self, n_features: int) -> Tokens:
+        """These tokens with as many numbers each as rows of `n_features` have.
+
+        Parameters
+        ----------
+        n_features : int
+
+        Returns
+        -------
+        Tokens
+            As they are, if they have a width or the numbers cannot be shared out.
+        """
+        if self.width > 1 or not self.tokens or n_features % len(self.tokens):
+            return self
+        return replace(self, width=n_features // len(self.tokens))
 
     def names(self) -> list[str]:
-        """Places, counted from 0, and tokens.
+        """Places, counted from 0, and tokens; units, if a token has several numbers.
 
         Returns
         -------
         list of str
         """
-        return [f"{place}: {token.strip()}" for place, token in enumerate(self.tokens)]
+        names = [f"{place}: {token.strip()}" for place, token in enumerate(self.tokens)]
+        if self.width == 1:
+            return names
+        return [f"{name}, unit {unit}" for name in names for unit in range(self.width)]
 
     def draw_weights(self, ax, row: np.ndarray, signed: bool, style: Style) -> None:
         """Draw the text on coloured ground.
@@ -260,14 +289,15 @@ class Tokens(Form):
         signed : bool
         style : Style
         """
-        colours = scale(row, signed)
         if not signed:
-            colours["cmap"] = "Oranges"  # letters stay legible
-        ground = shades(**{**colours, **(style.image_kwargs or {})})
-        draw_words(ax, self.tokens, ground.to_rgba(row))
-        bar = colour_bar(ax, ground, "weight" if signed else "share of the trace")
-        if not signed:
-            percent(bar.yaxis)
+            ground = self._draw_text(ax, self._units(row).sum(1), False, style)
+            percent(colour_bar(ax, ground, "share of the trace").yaxis)
+        elif self.width == 1:
+            colour_bar(ax, self._draw_text(ax, row, True, style), "weight")
+        else:
+            norms = np.linalg.norm(self._units(row), axis=1)
+            ground = self._draw_text(ax, norms, False, style)
+            colour_bar(ax, ground, "norm of the weights")
 
     def draw_examples(self, axes: Sequence, rows, style: Style) -> None:
         """Draw texts.
@@ -281,3 +311,39 @@ class Tokens(Form):
         for ax, text in zip(axes, rows, strict=True):
             words = re.findall(r"\s*\S+", text) if isinstance(text, str) else text
             draw_words(ax, words, columns=28)
+
+    def draw_overlays(self, axes: Sequence, rows, weights, style: Style):
+        """Draw the text on ground coloured by the weights.
+
+        Parameters
+        ----------
+        axes : sequence of one matplotlib.axes.Axes
+        rows : array-like of shape (1, ...)
+            Not drawn: the tokens are the example.
+        weights : ndarray of shape (1, n_features)
+            Those of a token add up.
+        style : Style
+
+        Returns
+        -------
+        matplotlib.cm.ScalarMappable
+        """
+        if len(rows) != 1:
+            raise ValueError(
+                f"Tokens are the text of one example; got {len(rows)}. Draw a display "
+                "for each text."
+            )
+        return self._draw_text(axes[0], self._units(weights[0]).sum(1), False, style)
+
+    def _units(self, row: np.ndarray) -> np.ndarray:
+        """A row as numbers by token, (n_tokens, width)."""
+        return np.reshape(row, (len(self.tokens), self.width))
+
+    def _draw_text(self, ax, values: np.ndarray, signed: bool, style: Style):
+        """Draw the tokens, each on the colour of its value; return the colours."""
+        colours = scale(values, signed)
+        if not signed:
+            colours["cmap"] = "Oranges"  # letters stay legible
+        ground = shades(**{**colours, **(style.image_kwargs or {})})
+        draw_words(ax, self.tokens, ground.to_rgba(values))
+        return ground

@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 
 from agop.inspection.displays import Display, all_axes, colour_bar, percent, unique
-from agop.inspection.fitted import importances_at, importances_of, sample_shape
-from agop.inspection.forms import Style
+from agop.inspection.fitted import (
+    importances_at,
+    importances_of,
+    look_of,
+    sample_shape,
+)
+from agop.inspection.forms import Form, Style, Tokens
 from agop.inspection.shapes import as_array, as_form
 
 
@@ -18,12 +23,14 @@ class OverlayDisplay(Display):
     Parameters
     ----------
     examples : ndarray of shape (k, n_features)
+        Of a text, for which its tokens are drawn, any numbers.
     values : ndarray of shape (k, n_features)
         What each feature counts on each example, not negative.
     titles : list of str
         One for each example.
     shape : tuple of int or Form
-        What examples look like, as for :class:`DirectionDisplay`: images or series.
+        What examples look like, as for :class:`DirectionDisplay`: images, series, or
+        the :class:`~agop.inspection.Tokens` of one text.
 
     Attributes
     ----------
@@ -49,7 +56,7 @@ class OverlayDisplay(Display):
 
     heading = "What counts on an example"
     caption = (
-        "The example in grey, and in colour the share of each feature in the squared "
+        "The example in black and grey, and in colour the share of each feature in the squared "
         "derivatives of the outputs: averaged over a sample (the diagonal of the "
         "average gradient outer product) or at the example itself."
     )
@@ -68,6 +75,7 @@ class OverlayDisplay(Display):
         y=None,
         *,
         of="average",
+        layer="input",
         shape=None,
         titles=None,
         ax=None,
@@ -78,8 +86,7 @@ class OverlayDisplay(Display):
         Parameters
         ----------
         estimator : estimator, Pipeline or search
-            A fitted estimator with an AGOP at its input, or a pipeline or search that
-            holds one.
+            A fitted estimator with an AGOP, or a pipeline or search that holds one.
         X : array-like of shape (k, n_features), or as the estimator takes it
             Examples.
         y : array-like of shape (k, ...), default=None
@@ -87,6 +94,10 @@ class OverlayDisplay(Display):
         of : {"average", "example"}, default="average"
             The diagonal of the AGOP, the same over every example, or the squared
             derivatives at each example.
+        layer : str, default="input"
+            Where derivatives are taken, in a network. Token ids have none: name a layer
+            behind their embedding, and give ``shape=Tokens(words)``. For the average,
+            the estimator was fitted there with ``positions="flatten"``.
         shape : tuple of int or Form, default=None
             What examples look like. A network that was given images knows.
         titles : list of str, default=None
@@ -102,12 +113,14 @@ class OverlayDisplay(Display):
         """
         examples = as_array(X).reshape(len(X), -1)
         if of == "average":
-            values = np.broadcast_to(importances_of(estimator), examples.shape)
+            values = np.tile(importances_of(estimator, layer), (len(X), 1))
+            shape = look_of(estimator, values.shape[1], shape, layer=layer)["shape"]
         elif of == "example":
-            values = importances_at(estimator, X, y)
+            values = importances_at(estimator, X, y, layer)
+            if layer == "input":
+                shape = sample_shape(estimator, values.shape[1], shape)
         else:
             raise ValueError(f"of={of!r} is unknown; use 'average' or 'example'.")
-        shape = sample_shape(estimator, examples.shape[1], shape)
         titles = titles or [f"example {index}" for index in range(len(examples))]
         return cls(examples, values, list(titles), shape).plot(ax, **kwargs)
 
@@ -127,7 +140,7 @@ class OverlayDisplay(Display):
         -------
         OverlayDisplay
         """
-        form = as_form(self.shape, self.examples.shape[1])
+        form = self._form()
         if not (self.values >= 0).all():
             raise ValueError(
                 "values of an overlay say how much a feature counts: they are not "
@@ -151,7 +164,7 @@ class OverlayDisplay(Display):
         dict of sequences of length n_features
         """
         order = np.argsort(-self.values.max(0), kind="stable")
-        names = as_form(self.shape, self.examples.shape[1]).names()
+        names = self._form().names()
         columns: dict[str, Any] = {"feature": [names[index] for index in order]}
         rows = zip(unique(self.titles), self.values[:, order], strict=True)
         return columns | dict(rows)
@@ -163,9 +176,19 @@ class OverlayDisplay(Display):
         -------
         str
         """
-        names = as_form(self.shape, self.examples.shape[1]).names()
+        names = self._form().names()
         largest = [
             f"{names[row.argmax()]} ({title})"
             for title, row in zip(self.titles, self.values, strict=True)
         ]
         return f"Largest share at {'; '.join(largest)}."
+
+    def _form(self) -> Form:
+        form = as_form(self.shape, self.values.shape[1])
+        if isinstance(form, Tokens) or self.examples.shape == self.values.shape:
+            return form
+        raise ValueError(
+            f"values has shape {self.values.shape} and examples {self.examples.shape}: "
+            "each value lies over the number of the example that it belongs to. Only "
+            "over Tokens can values of a layer be laid."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from agop.inspection.forms import Form, Table
+from agop.inspection.forms import Form, Table, Tokens
 from agop.inspection.grids import Image, Series
 
 
@@ -17,6 +17,7 @@ def as_form(shape, n_features: int, feature_names=None) -> Form:
     shape : Form, tuple of int or None
         (length,) of series; (height, width) of images; (height, width, channels) or
         (channels, height, width) of images, with 1 or 3 channels; None for a table.
+        Tokens share out the features between them.
     n_features : int
     feature_names : sequence of str, default=None
         Of a table; x0, x1 … by default.
@@ -33,11 +34,14 @@ def as_form(shape, n_features: int, feature_names=None) -> Form:
     if shape is None:
         shape = Table(feature_names or [f"x{index}" for index in range(n_features)])
     form = shape if isinstance(shape, Form) else _form_of(tuple(shape))
+    if isinstance(form, Tokens):
+        form = form.widened(n_features)
     if form is None or form.n_features != n_features:
         raise ValueError(
             f"shape={shape!r} does not fit {n_features} features. Give (length,) of a "
             "series, (height, width) or (height, width, channels) of an image, or one "
-            "of Image, Series, Table and Tokens of agop.inspection, with that many."
+            "of Image, Series, Table and Tokens of agop.inspection, with that many "
+            "(tokens: or a multiple of their number)."
         )
     return form
 

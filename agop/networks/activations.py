@@ -15,11 +15,13 @@ from agop.core.arrays import (
     check_number,
     to_numpy,
 )
+from agop.networks.batches import Batch
 from agop.networks.data import as_batches
 from agop.networks.guards import untouched
 from agop.networks.jacobians import NetworkJacobian
 from agop.networks.layers import Site, find_sites, first_tensor
 from agop.networks.outputs import all_outputs
+from agop.networks.padding import mean_position
 from agop.networks.placing import placed
 from agop.networks.probes import Probes
 from agop.networks.sources import as_module
@@ -93,7 +95,7 @@ def activations(
     with untouched(module), torch.no_grad():
         for batch in map(place, batches):
             for site, vectors in zip(sites, jacobian.activations(batch), strict=True):
-                parts[site.name].append(_wide(choose(vectors, n_seen)).cpu())
+                parts[site.name].append(_wide(choose(vectors, n_seen, batch)).cpu())
             n_seen += len(batch)
     found = {name: to_numpy(torch.cat(tensors)) for name, tensors in parts.items()}
     return found[sites[0].name] if _is_one(layers) else found
@@ -125,14 +127,14 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------- positions
 
 #: From vectors of shape (n, n_positions, n_features) of the samples from `start` on.
-Chooser = Callable[[torch.Tensor, int], torch.Tensor]
+Chooser = Callable[[torch.Tensor, int, Batch], torch.Tensor]
 
 
-def _mean(vectors: torch.Tensor, start: int) -> torch.Tensor:
-    return _wide(vectors).mean(1)
+def _mean(vectors: torch.Tensor, start: int, batch: Batch) -> torch.Tensor:
+    return mean_position(vectors, batch).to(_wide(vectors).dtype)
 
 
-def _all(vectors: torch.Tensor, start: int) -> torch.Tensor:
+def _all(vectors: torch.Tensor, start: int, batch: Batch) -> torch.Tensor:
     return vectors
 
 
@@ -153,7 +155,7 @@ def _chooser(position: Any, n_samples: int | None) -> Chooser:
             "is needed."
         )
 
-    def chosen(vectors: torch.Tensor, start: int) -> torch.Tensor:
+    def chosen(vectors: torch.Tensor, start: int, batch: Batch) -> torch.Tensor:
         count, n_positions = vectors.shape[:2]
         wanted = index[start : start + count] if index.ndim else index.repeat(count)
         if len(wanted) < count:

@@ -15,8 +15,8 @@ from agop.core.spectrum import Spectrum
 from agop.networks.base import NetworkEstimator
 from agop.networks.data import Batch
 from agop.networks.guards import untouched
-from agop.networks.jacobians import position_weight
 from agop.networks.layers import INPUT, Site
+from agop.networks.padding import mean_position
 from agop.networks.sources import as_module
 from agop.networks.survey import Part, Survey
 
@@ -77,8 +77,8 @@ class NetworkAGOP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
         Subtract the mean Jacobian of each output.
     n_probes : int, "auto" or None, default="auto"
         Random combinations of the outputs, instead of each output. None: each one;
-        "auto": each one up to 64, beyond that 32 probes, with a warning. Where the
-        last layer is linear, no more outputs than its rank count.
+        "auto": each one up to 64, or with `center`, and beyond that 32 probes, with a
+        warning. Where the last layer is linear, no more outputs than its rank count.
     output_key : str, int or callable, default=None
         Which tensor is the output, if the network returns several.
     batch_size : int or "auto", default="auto"
@@ -115,7 +115,7 @@ class NetworkAGOP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
         How G was kept.
     probe_error_ : float, or dict
         Standard error of G in Frobenius norm that random probes leave, over the norm
-        of G; 0 if every output was differentiated.
+        of G; 0 if every output was differentiated, NaN for a single probe.
     n_samples_seen_ : int
     sample_shape_ : tuple of int
         Shape of one sample of the input.
@@ -305,6 +305,7 @@ class NetworkAGOP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
 
     def _by_layer(self, value: Callable[[str], Any]) -> Any:
         """One value if the input alone was asked for, else a dict by layer."""
+        check_is_fitted(self)
         if self.layers is None:
             return value(INPUT)
         return {name: value(name) for name in self._survey.parts}
@@ -456,7 +457,7 @@ class NetworkAGOP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
             for batch in map(place, batches):
                 found = jacobian.activations(batch)
                 projected = [
-                    self._projected(site.name, _mean(activation, batch))
+                    self._projected(site.name, mean_position(activation, batch))
                     for site, activation in zip(self._sites(), found, strict=True)
                 ]
                 dtype = torch.promote_types(found[0].dtype, torch.float32)
@@ -487,12 +488,3 @@ class NetworkAGOP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
         tags.input_tags.three_d_array = True
         tags.requires_fit = True
         return tags
-
-
-def _mean(activation: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The mean over positions, of shape (n_samples, n_features), in float64."""
-    weight = position_weight(replace(batch, weight=None), activation.shape[1])
-    if weight is None:
-        return activation.double().mean(1)
-    share = weight / weight.sum(1, keepdim=True).clamp(min=1)
-    return (activation.double() * share[:, :, None]).sum(1)

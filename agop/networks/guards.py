@@ -176,28 +176,42 @@ def check_parameters(network: nn.Module) -> None:
             )
 
 
-def check_deterministic(output: torch.Tensor, again: torch.Tensor) -> None:
-    """Refuse a network whose output is random.
+def check_passes(
+    output: torch.Tensor, again: torch.Tensor, observed: torch.Tensor
+) -> None:
+    """Refuse a network whose output is random, or changes when it is looked at.
 
     Parameters
     ----------
     output, again : Tensor
         Of two passes over the same rows.
+    observed : Tensor
+        Of a pass in which activations were replaced by copies.
 
     Raises
     ------
     ValueError
         If they differ by more than rounding.
     """
-    finite = output.detach().nan_to_num(0, 0, 0).abs()
-    tolerance = 1e-3 * float(finite.amax()) if finite.numel() else 0.0
-    if not torch.allclose(again, output, atol=tolerance, rtol=0, equal_nan=True):
+    if not _close(output, again):
         raise ValueError(
             "Two passes over the same rows give different outputs, although the "
             "network is in eval mode: its gradients are those of another function "
             "each time. Switch the randomness off (functional dropout takes "
             "training=self.training)."
         )
+    if not _close(output, observed):
+        raise ValueError(
+            "The network gives another output if a layer returns a copy of what it "
+            "returned: somewhere a tensor is changed in place that has another name "
+            "too. Look at another layer, or take the in-place operation out."
+        )
+
+
+def _close(output: torch.Tensor, other: torch.Tensor) -> bool:
+    finite = output.detach().nan_to_num(0, 0, 0).abs()
+    tolerance = 1e-3 * float(finite.amax()) if finite.numel() else 0.0
+    return torch.allclose(other, output, atol=tolerance, rtol=0, equal_nan=True)
 
 
 def independent(sites: list[Site]) -> ValueError:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agop.networks.data import Batch
-from agop.networks.guards import check_deterministic, check_rows, independent
+from agop.networks.guards import check_passes, check_rows, independent
 from agop.networks.layers import (
     NETWORK_INPUT,
     Catcher,
@@ -19,7 +19,8 @@ from agop.networks.layers import (
     find_module,
     visiting,
 )
-from agop.networks.outputs import LINEAR, Selection, pick_output
+from agop.networks.outputs import LINEAR, Selection, last_position, pick_output
+from agop.networks.padding import check_kept, position_weight, without_padding
 from agop.networks.positions import Positions, positions_at
 from agop.networks.probes import Probes
 from agop.networks.shortcuts import (
@@ -85,6 +86,12 @@ class Rows:
     def largest(self) -> float:
         """The largest magnitude of an entry; not finite if an entry is not."""
         return float(torch.maximum(-self.jacobian.amin(), self.jacobian.amax()))
+
+    def through(self, weight: torch.Tensor | None) -> Rows:
+        """The Jacobian before a linear layer, from the one behind it."""
+        if weight is None:
+            return self
+        return Rows(self.jacobian @ weight.to(self.jacobian), self.weight)
 
     @property
     def flat(self) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -172,7 +179,8 @@ class NetworkJacobian:
         with watching(self.network) as calls:
             seen = self._forward(batch, self.sites)
         variables = self._variables(seen, self.sites)
-        check_deterministic(seen.output, self._forward(batch, self.sites).output)
+        plain, again = (self._forward(batch, []).output for _ in range(2))
+        check_passes(plain, again, seen.output)
         last = last_layer(calls, seen.output) if self.selection in LINEAR else None
         self._last = None if last is None else last.layer
         self._basis = None if last is None else range_basis(last.module)
@@ -198,7 +206,7 @@ class NetworkJacobian:
         linear = None if layer is None else find_module(self.network, layer)[1]
         if not (isinstance(linear, nn.Linear) and _narrows(linear, width)):
             return direct
-        weight = linear.weight.detach()
+        weight = linear.weight.detach().clone()  # it may be trained on
         output = Site(str(layer), "output", site.call)
         through = Reading(site, output, weight, positions, len(weight), count)
         return through if self._agree(direct, through, weight, batch) else direct
@@ -246,6 +254,7 @@ class NetworkJacobian:
         ValueError
             If the way from a site to the output is not the one that was examined.
         """
+        check_kept(batch, self.positions)
         places = list(dict.fromkeys(reading.taken_at for reading in self.readings))
         entrance = self._entrance
         with watching(self.network, self._shortcuts) as calls:
@@ -343,6 +352,8 @@ class NetworkJacobian:
         last = last_layer(calls, output)
         if self._basis is not None and last is not None and last.layer == self._last:
             output = output.to(self._basis) @ self._basis
+        only_last = self.selection is last_position
+        output = without_padding(output, seen.batch, last=only_last)
         scalars = self.selection(output, seen.batch.target)
         if not scalars.requires_grad:
             raise independent(self.sites)
@@ -459,30 +470,3 @@ def _with_variable_input(
         )
     variable = given.detach().clone().requires_grad_()
     return batch.replace_input(variable.clone()), variable
-
-
-def position_weight(batch: Batch, count: int) -> torch.Tensor | None:
-    """Weights of samples and their positions; padding that is masked weighs nothing.
-
-    Parameters
-    ----------
-    batch : Batch
-    count : int
-        Positions of each sample.
-
-    Returns
-    -------
-    Tensor of shape (n_samples, count) or None
-        None if all weigh the same.
-    """
-    mask = batch.kwargs.get("attention_mask")
-    masked = isinstance(mask, torch.Tensor) and mask.shape == (len(batch), count)
-    if batch.weight is None and not (masked and count > 1):
-        return None
-    device = batch.input.device
-    weight = torch.ones(len(batch), count, dtype=torch.float64, device=device)
-    if batch.weight is not None:
-        weight = weight * batch.weight[:, None]
-    if masked and count > 1 and isinstance(mask, torch.Tensor):
-        weight = weight * (mask > 0)
-    return weight

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agop.core.arrays import InvalidParameterError
+import torch
+
+from agop.core.arrays import InvalidParameterError, free_memory
 from agop.core.linear import LinearOuterProduct
 from agop.core.outer_product import (
     DenseOuterProduct,
@@ -19,7 +21,8 @@ KINDS = ("auto", "full", "linear", "diagonal", "rows", "low_rank")
 #: Kinds for which the gradient may be stopped at the output of a linear layer.
 THROUGH_LINEAR = ("auto", "linear")
 
-#: Up to this width a full matrix is cheap to keep and to decompose.
+#: Up to this width a full matrix is cheap to keep and to decompose; nothing larger than
+#: that is kept unless it is asked for.
 FULL_FEATURES = 4096
 
 #: Directions that a sketch keeps if nobody says how many.
@@ -33,6 +36,7 @@ def accumulator(
     n_gradients: int | None,
     n_components: int | None,
     center: bool,
+    device: torch.device,
 ) -> tuple[str, GradientOuterProduct]:
     """The accumulator for one site.
 
@@ -46,6 +50,8 @@ def accumulator(
     n_components : int or None
         Directions that are wanted.
     center : bool
+    device : device
+        Where gradients will arrive.
 
     Returns
     -------
@@ -58,6 +64,8 @@ def accumulator(
     ValueError
         If "linear" was asked for where no linear layer narrows the way, or more
         directions than there are.
+    MemoryError
+        If a full matrix does not fit.
     """
     width = reading.width
     if n_components is not None and n_components > reading.n_features:
@@ -75,17 +83,57 @@ def accumulator(
     if kind == "auto":
         kind = _smallest(width, n_gradients)
     if kind == "full":
+        _check_memory(reading, device)
         return kind, DenseOuterProduct(width, center=center)
     if kind == "diagonal":
         return kind, DiagonalOuterProduct(width, center=center)
     if kind == "rows":
         return kind, RowsOuterProduct(width, center=center)
+    return _sketch(width, n_components, center)
+
+
+def lasting(
+    width: int, *, n_components: int | None, center: bool
+) -> tuple[str, GradientOuterProduct]:
+    """The accumulator for any number of gradients.
+
+    Parameters
+    ----------
+    width : int
+    n_components : int or None
+    center : bool
+
+    Returns
+    -------
+    kind : str
+    accumulator : GradientOuterProduct
+    """
+    if width <= FULL_FEATURES:
+        return "full", DenseOuterProduct(width, center=center)
+    return _sketch(width, n_components, center)
+
+
+def _sketch(
+    width: int, n_components: int | None, center: bool
+) -> tuple[str, GradientOuterProduct]:
     wanted = min(n_components or SKETCHED, width)
     return "low_rank", LowRankOuterProduct(width, wanted, center=center)
 
 
+def _check_memory(reading: Reading, device: torch.device) -> None:
+    """There must be room for the sum and for a product that is added to it."""
+    needed, free = 2 * 8 * reading.width**2, free_memory(device)
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"A full AGOP at {reading.site.name!r} has {reading.width}² entries, "
+            f"{needed / 2**31:.1f} GiB, and is needed twice; {free / 2**30:.1f} GiB "
+            "are free. Pass kind='low_rank' for the leading directions, or 'diagonal'."
+        )
+
+
 def _smallest(width: int, n_gradients: int | None) -> str:
     """Exact as long as it is cheap."""
-    if n_gradients is not None and 4 * n_gradients <= width:
+    most = min(width // 4, FULL_FEATURES**2 // width)
+    if n_gradients is not None and n_gradients <= most:
         return "rows"
     return "full" if width <= FULL_FEATURES else "low_rank"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from agop.core.arrays import NumericalWarning, plain_arithmetic
-from agop.core.outer_product import GradientOuterProduct
+from agop.core.outer_product import GradientOuterProduct, RowsOuterProduct
 from agop.core.processes import gathered
 from agop.core.progress import Progress
 from agop.core.resampling import Bootstrap, BootstrapOuterProduct
@@ -23,68 +23,15 @@ from agop.core.spectrum import Spectrum
 from agop.networks.data import Batch, Batches
 from agop.networks.guards import untouched
 from agop.networks.jacobians import NetworkJacobian, Reading, Rows
-from agop.networks.kinds import THROUGH_LINEAR, accumulator
+from agop.networks.kinds import accumulator, lasting
 from agop.networks.layers import Site
-from agop.networks.outputs import Selection
-from agop.networks.probes import DiagonalProbeError, ProbeError, Probes
+from agop.networks.probes import DiagonalProbeError, ProbeError
+from agop.networks.question import Question
 from agop.networks.sweep import Sizes, halved, rows_that_fit, sweep
 
 #: Up to this width the bootstrap keeps whole matrices; beyond, it stays within the span
 #: of the leading directions and some more.
 _WHOLE_FEATURES = 256
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a network.
-
-    Parameters
-    ----------
-    sites : list of Site
-    selection : callable
-        From the output and the targets to what is differentiated.
-    kind : str
-    positions : "auto", str, int or tuple of int
-    n_components : int or None
-    center : bool
-    n_probes : int, "auto" or None
-    output_key : str, int, callable or None
-    batch_size : int or "auto"
-    seed : int
-        Of random probes and resamples.
-    verbose : int
-    """
-
-    sites: list[Site]
-    selection: Selection
-    kind: str
-    positions: Any
-    n_components: int | None
-    center: bool
-    n_probes: int | str | None
-    output_key: Any
-    batch_size: int | str
-    seed: int
-    verbose: int
-
-    def jacobian(
-        self,
-        network: nn.Module,
-        sites: list[Site],
-        generator: torch.Generator,
-        *,
-        shortcuts: bool,
-    ) -> NetworkJacobian:
-        """The derivative that is asked for, at some of the sites."""
-        return NetworkJacobian(
-            network,
-            sites,
-            self.selection,
-            probes=Probes(self.n_probes, generator),
-            output_key=self.output_key,
-            positions=self.positions,
-            shortcuts=shortcuts and self.kind in THROUGH_LINEAR,
-        )
 
 
 @dataclass
@@ -198,9 +145,11 @@ class Survey:
             self._examine(jacobian, first)
             if not self.parts:
                 n_samples = batches.n_samples if whole else None
-                self._begin(jacobian, n_samples, generator)
+                device = first.input.device
+                self._begin(jacobian, n_samples, generator, device)
             else:
                 self._check_widths(jacobian)
+                self._make_room()
             seen = self._sweep(jacobian, stream, receive, batches, first)
         self.n_samples += seen
         for part in self.parts.values():
@@ -279,6 +228,12 @@ class Survey:
 
         def receive(taken: list[Rows]) -> None:
             for site, rows in zip(self.question.sites, taken, strict=True):
+                if self.question.center and rows.jacobian.shape[1] > 1:
+                    raise ValueError(
+                        f"The bootstrap does not know the mean over positions that "
+                        f"center=True subtracts at {site.name!r}. Keep one position "
+                        "(positions=), or flatten them."
+                    )
                 products[site.name].update(*_by_sample(rows))
 
         self._again(network, self.question.sites, batches, place, receive)
@@ -325,10 +280,11 @@ class Survey:
     @property
     def _described(self) -> dict[str, str]:
         """What must be the same in surveys that are added up."""
-        return {
+        kinds = {
             name: part.kind + (" with probes" if part.error is not None else "")
             for name, part in self.parts.items()
         }
+        return {"question": self.question.name, **kinds}
 
     # ---------------------------------------------------------------------- passes
 
@@ -337,6 +293,7 @@ class Survey:
         jacobian: NetworkJacobian,
         n_samples: int | None,
         generator: torch.Generator,
+        device: torch.device,
     ) -> None:
         probed = jacobian.n_rows < jacobian.n_outputs
         if probed and self.question.n_probes == "auto":
@@ -358,6 +315,7 @@ class Survey:
                 n_gradients=gradients,
                 n_components=self.question.n_components,
                 center=self.question.center,
+                device=device,
             )
             error = _probe_error(reading, kind, generator) if probed else None
             self.parts[reading.site.name] = Part(kind, product, error)
@@ -384,7 +342,13 @@ class Survey:
                 network, sites, generator, shortcuts=False
             )
             self._examine(jacobian, first)
-            self._sweep(jacobian, stream, receive, batches, first)
+            weights = [reading.weight for reading in jacobian.readings]  # of patches
+
+            def at_sites(taken: list[Rows]) -> None:
+                pairs = zip(taken, weights, strict=True)
+                receive([rows.through(weight) for rows, weight in pairs])
+
+            self._sweep(jacobian, stream, at_sites, batches, first)
 
     def _examine(self, jacobian: NetworkJacobian, first: Batch) -> None:
         """Look at two rows, or at one if more are not to be or do not fit."""
@@ -416,6 +380,19 @@ class Survey:
             "average gradient outer product", total, self.question.verbose
         ) as bar:
             return sweep(jacobian, stream, receive, size=size, progress=bar)
+
+    def _make_room(self) -> None:
+        """What kept all gradients, of few samples, must not grow with further ones."""
+        for part in self.parts.values():
+            if self.question.kind == "auto" and isinstance(
+                part.product, RowsOuterProduct
+            ):
+                part.kind, product = lasting(
+                    part.product.n_features,
+                    n_components=self.question.n_components,
+                    center=self.question.center,
+                )
+                part.product = part.product.poured_into(product)
 
     def _check_widths(self, jacobian: NetworkJacobian) -> None:
         for part, reading in zip(self.parts.values(), jacobian.readings, strict=True):
@@ -449,8 +426,9 @@ def _probe_error(reading: Reading, kind: str, generator: torch.Generator) -> Pro
 def _check_same(mine: dict[str, str], others: dict[str, str]) -> None:
     if list(mine.items()) != list(others.items()):
         raise ValueError(
-            "Only results at the same layers, of the same kinds, can be added up; got "
-            f"{mine} and {others}. (kind='auto' goes by the size of the data.)"
+            "Only answers to the same question, at the same layers and of the same "
+            f"kinds, can be added up; got {mine} and {others}. (kind='auto' goes by "
+            "the size of the data: name a kind.)"
         )
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,9 +7,35 @@ import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from agop import NetworkAGOP, datasets
-from agop.inspection import ExamplesDisplay, Image, OverlayDisplay, Table, Tokens
+from agop.inspection import (
+    DirectionDisplay,
+    ExamplesDisplay,
+    Image,
+    OverlayDisplay,
+    Table,
+    Tokens,
+)
+
+
+WORDS = ["The", " cat", " sat"]
+#: Rows of tokens of a text.
+IDS = torch.tensor([[0, 1, 2], [2, 1, 0], [1, 1, 1], [0, 2, 2], [2, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    """Embeddings of three tokens, four numbers each, and two numbers made of them."""
+    network = nn.Sequential(
+        nn.Embedding(3, 4), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 3)
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +111,24 @@ def test_texts_stand_for_token_ids(machine, X):
     assert display.examples == [["row ", str(index)] for index in display.indices]
 
 
+def test_rows_of_words_are_texts():
+    words = np.array([["a", " b"], ["c", " d"], ["e", " f"]])
+    display = ExamplesDisplay.from_projections(np.arange(3), words, n_examples=1)
+    np.testing.assert_array_equal(display.examples, words[[2, 0]])
+    assert isinstance(display.shape, Tokens)
+
+
+def test_token_ids_need_texts_to_be_drawn(sentences):
+    agop = NetworkAGOP(sentences, layers="0", positions="flatten").fit(IDS)
+    with pytest.raises(ValueError, match="Give a string, .*: examples="):
+        ExamplesDisplay.from_estimator(agop, IDS, shape=Tokens(WORDS))
+    texts = [[WORDS[token] for token in row] for row in IDS]
+    display = ExamplesDisplay.from_estimator(
+        agop, IDS, shape=Tokens(WORDS), examples=texts
+    )
+    assert display.examples == [texts[index] for index in display.indices]
+
+
 def test_examples_that_cannot_be(machine, X):
     with pytest.raises(ValueError, match=r"shape \(3,\) for 2 inputs"):
         ExamplesDisplay.from_projections(np.zeros(3), np.zeros((2, 2)))
@@ -150,6 +196,71 @@ def test_overlay_of_an_example_for_a_network():
     assert agop.n_samples_seen_ == 20
 
 
+@pytest.mark.parametrize(
+    "options", [{"center": True}, {"positions": (1, 2)}, {"positions": "pixels"}]
+)
+def test_overlay_of_an_example_knows_no_sample(network, images, options):
+    """What is asked of a sample does not touch the derivatives at one example."""
+    agop = NetworkAGOP(network, **options).fit(images)
+    display = OverlayDisplay.from_estimator(agop, images[:2], of="example")
+    slopes = torch.func.jacrev(network)(images[:2])
+    for index, values in enumerate(display.values):
+        squares = slopes[index, :, index].flatten(1).square().sum(0)
+        np.testing.assert_allclose(values, squares / squares.sum(), rtol=1e-4)
+    assert agop.get_params()["center"] == options.get("center", False)
+    assert agop.get_params()["positions"] == options.get("positions", "auto")
+
+
+def squared_slopes(network, ids):
+    """By token and unit of its embedding, as shares, by finite differences."""
+    embedding, head = network[0], network[1:]
+    x = embedding(ids).flatten().detach().double()
+    head = copy.deepcopy(head).double()
+    step = 1e-5 * torch.eye(12).double()
+    with torch.no_grad():
+        slopes = (head(x + step) - head(x - step)) / 2e-5
+    squares = slopes.square().sum(1)
+    return (squares / squares.sum()).reshape(3, 4).numpy()
+
+
+def test_overlay_of_a_text_is_its_squared_gradient_by_token(sentences):
+    agop = NetworkAGOP(sentences, layers="0").fit(IDS)
+    display = OverlayDisplay.from_estimator(
+        agop, IDS[:1], of="example", layer="0", shape=Tokens(WORDS)
+    )
+    expected = squared_slopes(sentences, IDS[:1])
+    np.testing.assert_allclose(display.values.reshape(3, 4), expected, atol=1e-5)
+    (bar,) = display.ax_.child_axes
+    assert bar.get_ylim() == pytest.approx((0, expected.sum(1).max()), rel=1e-4)
+
+
+def test_tokens_of_a_layer(sentences):
+    agop = NetworkAGOP(sentences, layers="0", positions="flatten").fit(IDS)
+    shares = np.mean([trace_by_token(sentences, row) for row in IDS], axis=0)
+    look = {"layer": "0", "shape": Tokens(WORDS)}
+    diagonal = DirectionDisplay.from_estimator(agop, what="diagonal", **look)
+    overlay = OverlayDisplay.from_estimator(agop, IDS[:1], **look)
+    for display in (diagonal, overlay):
+        values = display.values.reshape(3, 4).sum(1)
+        np.testing.assert_allclose(values, shares / shares.sum(), rtol=1e-4)
+    direction = DirectionDisplay.from_estimator(agop, **look)
+    assert len(direction.ax_.patches) == 2 * len(WORDS)  # boxes and letters
+
+
+def trace_by_token(network, ids):
+    x = network[0](ids).detach()
+    slopes = torch.func.jacrev(lambda x: network[1:](x[None])[0])(x)
+    return slopes.square().sum((0, 2)).numpy()
+
+
+def test_features_that_tokens_share_are_not_shared_out(sentences):
+    """Four numbers are not two for each of two tokens."""
+    agop = NetworkAGOP(sentences, layers="0").fit(IDS)  # every token is a sample
+    for Display, rows in ((DirectionDisplay, ()), (OverlayDisplay, (IDS[:1],))):
+        with pytest.raises(ValueError, match="Fit with positions='flatten'"):
+            Display.from_estimator(agop, *rows, layer="0", shape=Tokens(["a", "b"]))
+
+
 def test_overlay_on_colours_adds_up_channels():
     values = np.random.default_rng(0).exponential(size=(1, 12))
     shape = Image(2, 2, 3, channels_first=True)
@@ -181,9 +292,15 @@ def test_overlay_on_a_series_lies_under_the_line():
 def test_overlays_that_cannot_be(machine, X):
     with pytest.raises(ValueError, match="use 'average' or 'example'"):
         OverlayDisplay.from_estimator(machine, X[:1], of="sum", shape=(2, 3))
-    with pytest.raises(ValueError, match="needs an image or a series"):
+    with pytest.raises(ValueError, match="needs an image, a series or a text"):
         OverlayDisplay.from_estimator(machine, X[:1])
     with pytest.raises(ValueError, match="they are not negative"):
         OverlayDisplay(X[:1], X[:1], ["a"], (2, 3)).plot()
+    with pytest.raises(ValueError, match=r"values has shape \(1, 4\) and examples"):
+        OverlayDisplay(X[:1], np.ones((1, 4)), ["a"], (2, 2)).plot()
+    with pytest.raises(ValueError, match="layer='0'"):
+        OverlayDisplay.from_estimator(
+            machine, X[:1], of="example", layer="0", shape=(2, 3)
+        )
     with pytest.raises(ValueError, match="does not fit 6 features"):
         OverlayDisplay.from_estimator(machine, X[:1], shape=(2, 2))

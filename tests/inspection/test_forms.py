@@ -7,7 +7,15 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
-from agop.inspection import DirectionDisplay, Form, Image, Series, Table, Tokens
+from agop.inspection import (
+    DirectionDisplay,
+    Form,
+    Image,
+    OverlayDisplay,
+    Series,
+    Table,
+    Tokens,
+)
 from agop.inspection.displays import draw_words, unique
 from agop.inspection.forms import Style
 from agop.inspection.shapes import as_form, shape_of
@@ -195,9 +203,8 @@ def test_table_examples_are_standardised_and_ordered():
 
 
 def test_an_overlay_needs_a_picture():
-    for form in (Table("ab"), Tokens("ab")):
-        with pytest.raises(ValueError, match="needs an image or a series"):
-            form.draw_overlays([], np.zeros((0, 2)), np.zeros((0, 2)), Style())
+    with pytest.raises(ValueError, match="needs an image, a series or a text"):
+        Table("ab").draw_overlays([], np.zeros((0, 2)), np.zeros((0, 2)), Style())
 
 
 # -------------------------------------------------------------------------- tokens
@@ -213,6 +220,59 @@ def test_tokens_are_coloured_by_their_values():
     boxes = boxes_of(display.plot().ax_)
     expected = plt.get_cmap("RdBu_r")((values[0] + 1) / 2)
     assert [to_hex(box.get_facecolor()) for box in boxes] == [*map(to_hex, expected)]
+
+
+def colours_of(ax):
+    return [to_hex(box.get_facecolor()) for box in boxes_of(ax)]
+
+
+def oranges(values):
+    """Colours of numbers from zero to the largest."""
+    return [to_hex(colour) for colour in plt.get_cmap("Oranges")(values / max(values))]
+
+
+def test_shares_of_a_token_add_up():
+    row = np.array([0.1, 0.2, 0.0, 0.15, 0.5, 0.05])
+    display = DirectionDisplay(row[None], ["d"], signed=False, shape=Tokens("abc"))
+    assert colours_of(display.plot().ax_) == oranges(np.array([0.3, 0.15, 0.55]))
+    assert display.table()["feature"][0] == "2: c, unit 0"
+
+
+def test_a_direction_gives_a_token_its_norm():
+    """A rotation of the embedding, the same for every token, changes no colour."""
+    row = np.array([[3.0, -4.0], [0.6, 0.8], [0.0, 0.0]])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    for units in (row, -row, row @ turn):
+        display = DirectionDisplay(
+            units.reshape(1, 6), ["d"], signed=True, shape=Tokens("abc")
+        ).plot()
+        assert colours_of(display.ax_) == oranges(np.array([5.0, 1.0, 0.0]))
+        (bar,) = display.ax_.child_axes
+        assert bar.get_ylabel() == "norm of the weights"
+        assert bar.get_ylim() == pytest.approx((0, 5))
+
+
+def test_tokens_share_out_features():
+    assert as_form(Tokens("abc"), 12) == Tokens("abc", width=4)
+    assert as_form(Tokens("abc"), 3) == Tokens("abc")
+    for form in (Tokens("abc"), Tokens("abc", width=2), Tokens()):
+        with pytest.raises(ValueError, match="does not fit 8 features"):
+            as_form(form, 8)
+    with pytest.raises(ValueError, match="does not fit 12 features"):
+        as_form(Tokens("abc", width=2), 12)
+
+
+def test_overlay_of_a_text():
+    values = np.array([[0.1, 0.2, 0.0, 0.15, 0.5, 0.05]])
+    display = OverlayDisplay(np.zeros((1, 3)), values, ["a"], Tokens("abc")).plot()
+    assert colours_of(display.ax_) == oranges(np.array([0.3, 0.15, 0.55]))
+    (bar,) = display.ax_.child_axes
+    assert bar.get_ylabel() == "share of the trace"
+    assert bar.get_ylim() == pytest.approx((0, 0.55))
+    assert display.summary() == "Largest share at 2: c, unit 0 (a)."
+    two = OverlayDisplay(np.zeros((2, 3)), np.ones((2, 3)), ["a", "b"], Tokens("abc"))
+    with pytest.raises(ValueError, match="text of one example; got 2"):
+        two.plot()
 
 
 def test_letters_stay_within_their_boxes():

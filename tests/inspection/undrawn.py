@@ -116,6 +116,12 @@ UNDRAWN = {
         ),
         1,
     ),
+    "directions of embedded tokens": (
+        lambda: DirectionDisplay(
+            _numbers(1, 6), ["a"], signed=True, shape=Tokens([EVIL, " b\n", " c"])
+        ),
+        1,
+    ),
     "layers": (_layers, 3),
     "examples of a table": (
         lambda: _examples(_numbers(4, 3), names=[EVIL, "b", "c"]),
@@ -131,6 +137,12 @@ UNDRAWN = {
         5,
     ),
     "overlay of images": (lambda: _overlay((2, 3), 6), 2),
+    "overlay of a text": (
+        lambda: OverlayDisplay(
+            _numbers(1, 2), _numbers(1, 6) ** 2, [EVIL], Tokens([EVIL, " b\n", " c"])
+        ),
+        1,
+    ),
     "overlay of series": (lambda: _overlay(Series(3, 2), 6), 2),
     "ansatz by layer": (lambda: AnsatzDisplay(_records([{}])), 2),
     "ansatz over training": (

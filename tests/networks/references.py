@@ -71,14 +71,14 @@ def added(module, step, part="output", call=None):
         handle.remove()
 
 
-def numerical_at(network, X, module, shape, part="output", call=None):
+def numerical_at(network, X, module, shape, part="output", call=None, size=1e-3):
     """J at a layer, whose activation for one sample has this shape."""
 
     def function(step):
         with added(module, step, part, call):
             return network(X.clone())
 
-    return numerical(function, torch.zeros(len(X), *shape, dtype=torch.float64))
+    return numerical(function, torch.zeros(len(X), *shape, dtype=torch.float64), size)
 
 
 def cut(jacobian, positions="flatten"):

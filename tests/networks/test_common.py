@@ -1,4 +1,4 @@
-"""scikit-learn's common checks without expected failures, with networks of any width."""
+"""scikit-learn's common checks without expected failures; networks of any width."""
 
 import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -18,8 +18,8 @@ def waves(X):
 class AnyWidth(nn.Module):
     """Adds up the features in five ways.
 
-    It has no parameters: one of the checks compares networks by their pickles, and those
-    of tensors tell where they lie in memory.
+    It has no parameters: one of the checks compares networks by their pickles, and
+    those of tensors tell where they lie in memory.
     """
 
     def __init__(self):

@@ -120,6 +120,6 @@ def test_what_does_not_add_up_is_refused_everywhere(results):
 
 def test_without_other_processes():
     model = NetworkAGOP(seeded(mlp)).fit(numbers(4, D))
-    with pytest.raises(RuntimeError, match="call torch.distributed.init_process_group"):
+    with pytest.raises(RuntimeError, match="There are no other processes to add up"):
         model.all_reduce()
     assert model.n_samples_seen_ == 4

@@ -117,12 +117,12 @@ def test_results_are_there_only_after_fit():
         assert not hasattr(found, name)
     for call in (
         lambda: found.transform(data()),
-        lambda: found.spectrum(),
+        found.spectrum,
         lambda: found.merge(model().fit(data())),
         lambda: model().fit(data()).merge(found),
         lambda: found.bootstrap(data()),
-        lambda: found.all_reduce(),
-        lambda: found.get_feature_names_out(),
+        found.all_reduce,
+        found.get_feature_names_out,
     ):
         with pytest.raises(NotFittedError):
             call()
@@ -351,7 +351,7 @@ def test_a_batch_with_more_outputs_is_treated_as_the_first():
     network = seeded(Text)
     tokens = torch.arange(60).view(2, 30) % 11
     batches = [tokens[:, :4], tokens[:, :10]]  # 44 outputs, then 110
-    settings = {"layers": ["embed"], "outputs": lambda z: torch.tanh(z)}
+    settings = {"layers": ["embed"], "outputs": torch.tanh}
     exact = NetworkAGOP(network, n_probes=None, **settings).fit(batches)
     assert_agree(NetworkAGOP(network, **settings).fit(batches), exact)
     with pytest.warns(NumericalWarning, match="110 outputs: 32 random"):
@@ -436,6 +436,9 @@ def test_auto_goes_by_size():
     for d, n, kind in ((20, 30, "full"), (5000, 4, "rows"), (5000, 700, "low_rank")):
         found = NetworkAGOP(wide).fit(torch.ones(n, d))
         assert found.kind_ == kind
+    many = lambda x: x[:, :2]  # noqa: E731
+    assert NetworkAGOP(many).fit(torch.ones(30, 200_000)).kind_ == "rows"
+    assert NetworkAGOP(many).fit(torch.ones(50, 200_000)).kind_ == "low_rank"
     loader = [torch.ones(4, 5000)]  # nobody knows how many will come
     assert NetworkAGOP(wide).fit(loader).kind_ == "low_rank"
     assert NetworkAGOP(wide).partial_fit(torch.ones(4, 5000)).kind_ == "low_rank"
@@ -817,7 +820,9 @@ def test_transform_leaves_padding_out():
     batch = {"input_ids": tokens, "attention_mask": mask}
     found = NetworkAGOP(network, layers=["embed"], n_components=2).fit(batch)
     h = network.embed(tokens).detach()
-    means = torch.stack([row[: int(n)].mean(0) for row, n in zip(h, mask.sum(1))])
+    means = torch.stack(
+        [row[keep == 1].mean(0) for row, keep in zip(h, mask, strict=True)]
+    )
     expected = means.numpy() @ found.components_["embed"].T
     np.testing.assert_allclose(found.transform(batch), expected, atol=1e-12)
 
@@ -945,6 +950,19 @@ def test_the_bootstrap_draws_samples_not_positions():
         for each in (once, often)
     ]
     np.testing.assert_allclose(*ratios, rtol=0.15)
+
+
+def test_the_bootstrap_of_a_centered_agop():
+    X = data(300)
+    for settings in ({"kind": "full"}, {}):
+        found = model(center=True, n_components=2, random_state=0, **settings).fit(X)
+        bootstrap = found.bootstrap(X, n_resamples=100)
+        mean = bootstrap.eigenvalues.mean(0).numpy()
+        np.testing.assert_allclose(mean, found.eigenvalues_, rtol=0.1)
+    network, X = seeded(Encoder).eval(), numbers(5, 5, 4)
+    found = NetworkAGOP(network, layers=["encoder.layers.0"], center=True).fit(X)
+    with pytest.raises(ValueError, match="does not know the mean over positions"):
+        found.bootstrap(X, n_resamples=3)
 
 
 def test_the_bootstrap_by_layer_with_weights():

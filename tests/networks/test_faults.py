@@ -61,6 +61,12 @@ def with_entry(array, value):
     return array
 
 
+def matrix(fitted):
+    """The AGOP at the only place."""
+    found = fitted.agop_
+    return next(iter(found.values())) if isinstance(found, dict) else found
+
+
 def methods(fitted):
     """Every call that takes data."""
     return [
@@ -119,7 +125,7 @@ def test_f05_overflow_of_the_computing_dtype():
 def test_f16_masked_arrays(fitted):
     masked = np.ma.masked_greater(points(), 1)
     for method in methods(fitted):
-        with pytest.raises(TypeError, match="mask would be ignored. Fill it first"):
+        with pytest.raises(TypeError, match="mask would be ignored"):
             method(masked)
 
 
@@ -217,7 +223,7 @@ def test_f33b_nullable_numbers():
 def test_f34_sparse(fitted, kind):
     sparse = getattr(scipy.sparse, kind)(points())
     for method in methods(fitted):
-        with pytest.raises(TypeError, match="Sparse data was passed.*dense data is"):
+        with pytest.raises(TypeError, match=r"Sparse data was passed.*dense data is"):
             method(sparse)
     with pytest.raises(TypeError, match="Sparse data was passed"):
         model().fit(torch.from_numpy(points()).to_sparse())
@@ -464,9 +470,11 @@ def test_f22_fewer_rows_than_features_without_a_square_matrix(settings):
 
     def everything(X):
         found = NetworkAGOP(wide_function, **settings).fit(X)
-        found.eigenvalues_, found.components_, found.transform(X)
-        found.feature_importances_, found.trace_, found.explained_ratio_
-        found.bootstrap(X, n_resamples=5)
+        read = ["eigenvalues_", "components_", "feature_importances_", "trace_"]
+        assert all(np.isfinite(getattr(found, name)).all() for name in read)
+        found.transform(X)
+        if found.kind_ != "diagonal":  # of which no eigenvalues are known
+            found.bootstrap(X, n_resamples=5)
         return found.kind_
 
     everything(X[:5])  # what is imported only when it is needed
@@ -532,7 +540,8 @@ def test_f11_f12_an_agop_of_zero_warns(kind):
     with pytest.warns(NumericalWarning, match="is zero"):
         found.partial_fit(X)
     assert found.merge(found).trace_ == 0
-    assert found.bootstrap(X, n_resamples=4).eigenvalues.abs().max() == 0
+    if kind != "diagonal":
+        assert found.bootstrap(X, n_resamples=4).eigenvalues.abs().max() == 0
 
 
 def test_f11_only_the_layers_that_are_dead_are_named():
@@ -589,7 +598,8 @@ def test_h8_sums_are_in_float64():
 # --------------------------------------------------------------------- 5. environment
 def test_f54_a_dense_matrix_that_does_not_fit():
     """Found out in milliseconds, as an error that says what to do."""
-    with pytest.raises((MemoryError, RuntimeError)):
+    message = r"at 'input' has 3000000² entries, 67055.2 GiB.*Pass kind='low_rank'"
+    with pytest.raises(MemoryError, match=message):
         NetworkAGOP(lambda x: x[:, :1], kind="full").fit(torch.ones(1, 3_000_000))
 
 
@@ -746,7 +756,7 @@ def test_f57_global_state_is_untouched(settings):
     found = model(**settings).fit(points())
     found.partial_fit(points()).merge(found).transform(points())
     found.bootstrap(points(), n_resamples=3)
-    found.agop_, found.components_, found.probe_error_
+    assert np.isfinite(matrix(found)).all()
     assert changes(before, global_state()) == []
 
 

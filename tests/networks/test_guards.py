@@ -1,4 +1,4 @@
-"""The network is left exactly as it was, also after an exception (faults Nb, Nj, F57)."""
+"""The network is left exactly as it was, also after an exception."""
 
 import copy
 import random
@@ -340,7 +340,8 @@ def test_f58_nh_the_same_in_every_context(context, settings):
         found = make().fit(X).partial_fit(X)
         results = vars_of(found)
         found.transform(X)
-        found.bootstrap(X, n_resamples=3)
+        if settings.get("kind") != "diagonal":
+            found.bootstrap(X, n_resamples=3)
         inside = make().fit(X, sample_weight=weights).merge(found)
     for name, value in vars_of(expected).items():
         np.testing.assert_equal(results[name], value, err_msg=name)
@@ -376,7 +377,7 @@ def test_tensors_and_networks_made_in_inference_mode():
     assert np.array_equal(inside.agop_, expected.agop_)
     assert np.array_equal(outside.agop_, expected.agop_)
     assert np.array_equal(outside.transform(X), expected.transform(numbers(8, 6)))
-    with pytest.raises(ValueError, match="under torch.inference_mode"):
+    with pytest.raises(ValueError, match="The network was built, or its weights"):
         with untouched(network):
             pass
 

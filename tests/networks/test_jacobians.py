@@ -240,7 +240,7 @@ def test_all_calls_of_a_layer_together(kind):
 def test_one_module_under_two_names():
     network = seeded(mlp)
     twice = nn.ModuleDict({"a": network, "b": network})
-    twice.forward = lambda x: network(x)
+    twice.forward = network.__call__
     X = numbers(4, 6)
     expected = agop(network, X, "2")
     for name in ("a.2", "b.2"):
@@ -545,7 +545,8 @@ CONVOLUTIONS = [
 def patches(module, x):
     """What a convolution reads, by F.unfold, (n, n_patches, n_features)."""
     if isinstance(module.padding, str):
-        before = [d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size)]
+        sizes = zip(module.dilation, module.kernel_size, strict=True)
+        before = [d * (k - 1) // 2 for d, k in sizes]
     else:
         before = module.padding
     pad = [size for size in reversed(before) for _ in range(2)]
@@ -788,6 +789,42 @@ def test_trap_what_writes_to_its_input_sees_the_data_once(layers):
     whole = NetworkAGOP(network, layers=layers).fit(X).agop_
     assert torch.equal(X, given)
     assert_same(whole[layers[0]], single[layers[0]], 1e-12)
+
+
+class Tapped(nn.Module):
+    """A layer that hands on what it is given, and goes on to be overwritten."""
+
+    def __init__(self, used_again):
+        super().__init__()
+        self.first, self.tap, self.head = (
+            nn.Linear(6, 4),
+            nn.Identity(),
+            nn.Linear(4, 3),
+        )
+        self.used_again = used_again
+
+    def forward(self, x):
+        h = self.first(x)
+        tapped = self.tap(h)
+        if not self.used_again:
+            output = self.head(tapped)
+            h.zero_()
+            return output
+        h.mul_(3)  # and with it what was tapped
+        return self.head(tapped)
+
+
+def test_trap_one_tensor_with_two_names():
+    X = numbers(5, 6)
+    network = seeded(Tapped, used_again=False)
+    W = network.head.weight.detach().numpy()
+    for layer in ("tap", "tap:input", "first"):
+        assert_same(agop(network, X, layer), W.T @ W)
+    network = seeded(Tapped, used_again=True)
+    assert_same(agop(network, X, "first"), 9 * W.T @ W)
+    assert_same(agop(network, X), average(rowwise(network, X)))
+    with pytest.raises(ValueError, match="changed in place that has another name"):
+        agop(network, X, "tap")
 
 
 def test_trap_a_cut_at_one_layer_does_not_sever_those_below():
