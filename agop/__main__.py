@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from agop import (
+    NetworkAGOP,
     RFMRegressor,
     SpectrumDisplay,
     __version__,
@@ -120,6 +121,7 @@ def doctor() -> int:
     tests = {
         "gradients agree with finite differences": _jacobian,
         "the features that matter are found": _answer,
+        "a network's gradients agree with algebra": _network,
         "a saved model predicts the same": _file,
         "pictures can be drawn": _drawing,
     }
@@ -180,6 +182,16 @@ def _answer() -> bool:
     product = average_gradient_outer_product(torch.as_tensor(model.jacobian(X)))
     agrees = np.allclose(np.asarray(product), model.agop_, atol=1e-8)
     return bool(agrees and model.feature_importances_[:2].sum() > 0.9)
+
+
+def _network() -> bool:
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, 5, 3, dtype=torch.float64)
+    with torch.no_grad():  # no generator is asked for weights
+        layer.weight.copy_(torch.arange(15.0).reshape(3, 5).sin())
+        layer.bias.zero_()
+    model = NetworkAGOP(layer).fit(np.eye(5))
+    exact = (layer.weight.T @ layer.weight).detach().numpy()
+    return bool(np.allclose(model.agop_, exact, atol=1e-12))
 
 
 def _file() -> bool:

@@ -17,7 +17,6 @@ from agop.inspection.displays import (
     line_colours,
     literal,
     name_ticks,
-    one_axes,
     tidy,
 )
 

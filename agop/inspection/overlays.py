@@ -56,9 +56,9 @@ class OverlayDisplay(Display):
 
     heading = "What counts on an example"
     caption = (
-        "The example in black and grey, and in colour the share of each feature in the squared "
-        "derivatives of the outputs: averaged over a sample (the diagonal of the "
-        "average gradient outer product) or at the example itself."
+        "The example in black and grey, and in colour the share of each feature in the "
+        "squared derivatives of the outputs: averaged over a sample (the diagonal of "
+        "the average gradient outer product) or at the example itself."
     )
 
     def __init__(self, examples, values, titles, shape):

@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 
 from agop.inspection.displays import (
-    BLUE,
     GREY,
-    ORANGE,
     Display,
-    all_axes,
     legend_beside,
     line_colours,
     literal,
-    name_ticks,
     one_axes,
     tidy,
 )

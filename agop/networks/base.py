@@ -27,7 +27,7 @@ from agop.networks.layers import find_sites
 from agop.networks.outputs import needs_target, selection_of
 from agop.networks.placing import placed
 from agop.networks.positions import check_positions
-from agop.networks.question import Question
+from agop.networks.question import Question, spelled
 
 #: Samples that are read at once, before they are split to what fits.
 _BATCH = 256
@@ -75,7 +75,7 @@ class NetworkEstimator(BaseEstimator):
             batch_size=_int(self.batch_size),
             seed=self._seed(),
             verbose=self.verbose,
-            outputs=getattr(self.outputs, "__qualname__", repr(self.outputs)),
+            outputs=spelled(self.outputs),
         )
 
     def _check_center(self) -> None:

@@ -355,6 +355,11 @@ class NetworkJacobian:
         only_last = self.selection is last_position
         output = without_padding(output, seen.batch, last=only_last)
         scalars = self.selection(output, seen.batch.target)
+        if scalars.is_complex():
+            raise ValueError(
+                "The output is complex, and what its derivative is takes a choice. "
+                "Return real numbers, for example with torch.view_as_real."
+            )
         if not scalars.requires_grad:
             raise independent(self.sites)
         return scalars

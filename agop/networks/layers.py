@@ -104,7 +104,13 @@ def find_sites(network: nn.Module, layers: Any) -> list[Site]:
             "No layer was chosen: layers is empty, or a function that refuses every "
             "layer. Name at least one, or pass None for the input."
         )
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    if len({site.name for site in found}) < len(found):
+        raise ValueError(
+            f"The network has a layer {INPUT!r}: in what comes out it could not be "
+            "told from the input of the network. Ask for one at a time."
+        )
+    return found
 
 
 def find_module(network: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:

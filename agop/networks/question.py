@@ -57,7 +57,7 @@ class Question:
         return (
             f"outputs={self.outputs}, positions={self.positions!r}, "
             f"center={self.center}, n_probes={self.n_probes!r}, "
-            f"output_key={_spelled(self.output_key)}"
+            f"output_key={spelled(self.output_key)}"
         )
 
     def jacobian(
@@ -80,6 +80,17 @@ class Question:
         )
 
 
-def _spelled(value: Any) -> str:
-    """A value, or the name of a function, the same in every process."""
-    return getattr(value, "__qualname__", repr(value))
+def spelled(value: Any) -> str:
+    """A value, or the name of a function or its class: the same in every process.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+    """
+    if callable(value):
+        return str(getattr(value, "__qualname__", type(value).__qualname__))
+    return repr(value)

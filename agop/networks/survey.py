@@ -303,7 +303,7 @@ class Survey:
                 "NetworkAGOP says how far off G may be. Pass n_probes (None for every "
                 "output) to choose.",
                 NumericalWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         for reading in jacobian.readings:
             gradients = None
@@ -401,6 +401,13 @@ class Survey:
                     f"At {reading.site.name!r} there are {reading.n_features} features "
                     f"now, {part.product.n_features} in the batches before."
                 )
+            weight = getattr(part.product, "layer_weight", reading.weight)
+            if weight is not None and not _equal(weight, reading.weight):
+                raise ValueError(
+                    f"The weights of the layer that reads {reading.site.name!r} have "
+                    "changed since the batches before: an AGOP is that of one network. "
+                    "Use fit, or a new estimator."
+                )
 
     def _generator(self, first: Batch) -> torch.Generator:
         """One for these data: probes of parts that are merged must not be the same."""
@@ -421,6 +428,10 @@ def _probe_error(reading: Reading, kind: str, generator: torch.Generator) -> Pro
     if kind == "diagonal":
         return DiagonalProbeError(reading.n_features, generator)
     return ProbeError(reading.n_features, generator, reading.weight)
+
+
+def _equal(weight: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and torch.equal(weight, other)
 
 
 def _check_same(mine: dict[str, str], others: dict[str, str]) -> None:

@@ -13,8 +13,10 @@ from agop.core.progress import Progress
 from agop.networks.data import Batch
 from agop.networks.jacobians import NetworkJacobian, Rows
 
-#: Bytes that the Jacobians of one batch may take, of all sites together.
+#: Bytes that the Jacobians of one batch may take, of all sites together. A quarter of it
+#: is used, which stays near the processor, unless that would be few samples.
 JACOBIAN_BYTES = 2**27
+_FEW = 16
 
 #: Rows, of all outputs, that a sketch is given at once: they take part of its memory.
 SKETCH_ROWS = 64
@@ -48,7 +50,8 @@ def rows_that_fit(jacobian: NetworkJacobian, *, sketch: bool) -> int:
         count * reading.width
         for count, reading in zip(gradients, jacobian.readings, strict=True)
     )
-    return max(1, JACOBIAN_BYTES // (numbers * 8))
+    most = JACOBIAN_BYTES // (8 * numbers)
+    return max(1, min(most, max(_FEW, most // 4)))
 
 
 def sweep(
@@ -151,7 +154,7 @@ class Sizes:
 
     @staticmethod
     def _warn(message: str) -> None:
-        warnings.warn(message, NumericalWarning, stacklevel=6)
+        warnings.warn(message, NumericalWarning, stacklevel=7)
 
 
 def halved(size: int, error: BaseException) -> int:
@@ -185,7 +188,7 @@ def halved(size: int, error: BaseException) -> int:
         f"Out of memory with {size} samples at a time: going on with {size // 2}. Pass "
         f"batch_size={size // 2} to begin with it.",
         RuntimeWarning,
-        stacklevel=2,
+        stacklevel=8,
     )
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

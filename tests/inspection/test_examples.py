@@ -19,7 +19,6 @@ from agop.inspection import (
     Tokens,
 )
 
-
 WORDS = ["The", " cat", " sat"]
 #: Rows of tokens of a text.
 IDS = torch.tensor([[0, 1, 2], [2, 1, 0], [1, 1, 1], [0, 2, 2], [2, 0, 1]])
@@ -120,7 +119,7 @@ def test_rows_of_words_are_texts():
 
 def test_token_ids_need_texts_to_be_drawn(sentences):
     agop = NetworkAGOP(sentences, layers="0", positions="flatten").fit(IDS)
-    with pytest.raises(ValueError, match="Give a string, .*: examples="):
+    with pytest.raises(ValueError, match=r"numbers, such as token ids.*examples="):
         ExamplesDisplay.from_estimator(agop, IDS, shape=Tokens(WORDS))
     texts = [[WORDS[token] for token in row] for row in IDS]
     display = ExamplesDisplay.from_estimator(
@@ -203,7 +202,7 @@ def test_overlay_of_an_example_knows_no_sample(network, images, options):
     """What is asked of a sample does not touch the derivatives at one example."""
     agop = NetworkAGOP(network, **options).fit(images)
     display = OverlayDisplay.from_estimator(agop, images[:2], of="example")
-    slopes = torch.func.jacrev(network)(images[:2])
+    slopes = torch.func.jacrev(network)(images[:2]).detach()
     for index, values in enumerate(display.values):
         squares = slopes[index, :, index].flatten(1).square().sum(0)
         np.testing.assert_allclose(values, squares / squares.sum(), rtol=1e-4)
@@ -212,15 +211,13 @@ def test_overlay_of_an_example_knows_no_sample(network, images, options):
 
 
 def squared_slopes(network, ids):
-    """By token and unit of its embedding, as shares, by finite differences."""
-    embedding, head = network[0], network[1:]
-    x = embedding(ids).flatten().detach().double()
-    head = copy.deepcopy(head).double()
+    """Of one text, by token and unit of its embedding, by finite differences."""
+    x = network[0](ids).flatten().detach().double()
+    head = copy.deepcopy(network[1:]).double()
     step = 1e-5 * torch.eye(12).double()
     with torch.no_grad():
         slopes = (head(x + step) - head(x - step)) / 2e-5
-    squares = slopes.square().sum(1)
-    return (squares / squares.sum()).reshape(3, 4).numpy()
+    return slopes.square().sum(1).reshape(3, 4).numpy()
 
 
 def test_overlay_of_a_text_is_its_squared_gradient_by_token(sentences):
@@ -228,7 +225,8 @@ def test_overlay_of_a_text_is_its_squared_gradient_by_token(sentences):
     display = OverlayDisplay.from_estimator(
         agop, IDS[:1], of="example", layer="0", shape=Tokens(WORDS)
     )
-    expected = squared_slopes(sentences, IDS[:1])
+    squares = squared_slopes(sentences, IDS[0])
+    expected = squares / squares.sum()
     np.testing.assert_allclose(display.values.reshape(3, 4), expected, atol=1e-5)
     (bar,) = display.ax_.child_axes
     assert bar.get_ylim() == pytest.approx((0, expected.sum(1).max()), rel=1e-4)
@@ -236,21 +234,15 @@ def test_overlay_of_a_text_is_its_squared_gradient_by_token(sentences):
 
 def test_tokens_of_a_layer(sentences):
     agop = NetworkAGOP(sentences, layers="0", positions="flatten").fit(IDS)
-    shares = np.mean([trace_by_token(sentences, row) for row in IDS], axis=0)
+    squares = np.mean([squared_slopes(sentences, row) for row in IDS], axis=0)
     look = {"layer": "0", "shape": Tokens(WORDS)}
     diagonal = DirectionDisplay.from_estimator(agop, what="diagonal", **look)
     overlay = OverlayDisplay.from_estimator(agop, IDS[:1], **look)
     for display in (diagonal, overlay):
-        values = display.values.reshape(3, 4).sum(1)
-        np.testing.assert_allclose(values, shares / shares.sum(), rtol=1e-4)
+        values = display.values.reshape(3, 4)
+        np.testing.assert_allclose(values, squares / squares.sum(), rtol=1e-4)
     direction = DirectionDisplay.from_estimator(agop, **look)
     assert len(direction.ax_.patches) == 2 * len(WORDS)  # boxes and letters
-
-
-def trace_by_token(network, ids):
-    x = network[0](ids).detach()
-    slopes = torch.func.jacrev(lambda x: network[1:](x[None])[0])(x)
-    return slopes.square().sum((0, 2)).numpy()
 
 
 def test_features_that_tokens_share_are_not_shared_out(sentences):

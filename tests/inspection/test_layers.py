@@ -7,15 +7,11 @@ from agop.inspection import LayersDisplay
 def test_layers_side_by_side(at_layers):
     display = LayersDisplay.from_estimator(at_layers)
     trace, rank, heat = display.axes_
-    np.testing.assert_allclose(
-        trace.lines[0].get_xdata(),
-        [at_layers.trace_[layer] for layer in at_layers.trace_],
-    )
+    layers, traces = list(at_layers.trace_), list(at_layers.trace_.values())
+    np.testing.assert_allclose(trace.lines[0].get_xdata(), traces)
     np.testing.assert_array_equal(trace.lines[0].get_ydata(), [0, 1, 2])
     assert trace.get_ylim()[0] > trace.get_ylim()[1]  # the first layer is on top
-    assert [label.get_text() for label in trace.get_yticklabels()] == list(
-        at_layers.trace_
-    )
+    assert [label.get_text() for label in trace.get_yticklabels()] == layers
     np.testing.assert_array_equal(rank.lines[0].get_xdata(), [40, 3, 4])
     matrix = at_layers.agop_["0"]
     expected = np.trace(matrix) ** 2 / np.square(matrix).sum()

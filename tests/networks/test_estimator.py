@@ -1,6 +1,7 @@
 """NetworkAGOP from its front door: weights, probes, sketches, streams, pipelines."""
 
 import copy
+import functools
 import io
 import pickle
 import warnings
@@ -584,6 +585,16 @@ def test_what_cannot_be_merged():
         model().fit(X).merge(model(network=other).fit(X))
 
 
+def test_parts_with_functions_from_other_processes_can_be_merged():
+    """A function of another process is another object, at another address."""
+    X = data()
+    for outputs in (functools.partial(torch.mul, other=2.0), nn.Softmax(1), torch.tanh):
+        first = model(outputs=outputs).fit(X[:5])
+        second = model(outputs=copy.deepcopy(outputs)).fit(X[5:])
+        whole = model(outputs=outputs).fit(X)
+        assert_agree(first.merge(pickle.loads(pickle.dumps(second))), whole, 1e-11)
+
+
 def test_partial_fit_with_other_widths():
     function = lambda x: x.sin()  # noqa: E731
     found = NetworkAGOP(function, kind="full").partial_fit(torch.ones(3, 4))
@@ -996,3 +1007,28 @@ def test_no_warnings_in_ordinary_use():
         found = model(layers=SITES).fit(data())
         found.partial_fit(data()).merge(found).transform(data())
         found.bootstrap(data(), n_resamples=5)
+
+
+def test_warnings_point_to_the_line_of_the_user():
+    X = data()
+    dead = narrow_net()
+    dead[4].weight.data.zero_()
+    for network in (many_outputs(70, 80), dead, seeded(Hungry, 5)):
+        with pytest.warns((UserWarning, RuntimeWarning)) as caught:
+            NetworkAGOP(network).fit(X)
+        assert {warning.filename for warning in caught} == {__file__}
+        with pytest.warns((UserWarning, RuntimeWarning)) as caught:
+            NetworkAGOP(network).partial_fit(X)
+        assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_network_that_was_trained_in_between():
+    network, X = narrow_net(), data()
+    found = model(network).fit(X)
+    before = found.agop_
+    with torch.no_grad():
+        network[0].weight.mul_(2)
+    assert np.array_equal(found.agop_, before)
+    with pytest.raises(ValueError, match="have changed since the batches before"):
+        found.partial_fit(X)
+    assert not np.allclose(found.fit(X).agop_, before)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from agop import NetworkAGOP
+from tests.devices import DEVICES
 from tests.networks.nets import (
     NETWORKS,
     NOT_FOR_FUNCTORCH,
@@ -349,6 +350,16 @@ def test_ways_around_the_first_layer(way):
     assert_same(found.agop_, average(rowwise(network, X)))
     if way == "keyword":
         assert found.kind_ == "linear"
+
+
+def test_a_way_around_that_sleeps_in_the_first_rows():
+    """The graph tells, not the numbers of a few rows."""
+    network = seeded(Twice, lambda first, x: first(x) + (x[:, :4] - 9).relu())
+    X = numbers(6, 6)
+    X[4:] += 9
+    found = NetworkAGOP(network).fit(X)
+    assert found.kind_ == "full"
+    assert_same(found.agop_, average(rowwise(network, X)))
 
 
 class Clamping(nn.Module):
@@ -885,11 +896,15 @@ def test_trap_wrappers_are_taken_off():
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_trap_recurrent_networks_in_eval_mode():
-    """cuDNN has no backward for them; here it must simply work."""
-    for kind in (nn.RNN, nn.GRU, nn.LSTM):
-        network, X = seeded(Recurrent, kind).train(), numbers(3, 4, 3)
-        assert_same(agop(network, X), average(numerical(network, X)))
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_trap_recurrent_networks_in_eval_mode(kind, device):
+    """cuDNN has no backward for them: it must be off, and on again."""
+    network, X = seeded(Recurrent, kind).train(), numbers(3, 4, 3)
+    expected = average(numerical(network, X))
+    enabled = torch.backends.cudnn.enabled
+    assert_same(agop(network.to(device), X), expected)
+    assert torch.backends.cudnn.enabled == enabled
 
 
 def test_trap_bfloat16():

@@ -147,6 +147,8 @@ def test_a_layer_that_is_called_input():
     assert find_sites(network, "input:input") == [Site("input", "input")]
     assert find_sites(network, ":input") == [NETWORK_INPUT]
     assert find_sites(network, None) == [NETWORK_INPUT]
+    with pytest.raises(ValueError, match="Ask for one at a time"):
+        find_sites(network, ["input", ":input"])
 
 
 def test_one_module_has_many_names():

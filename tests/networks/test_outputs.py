@@ -316,3 +316,14 @@ def test_outputs_of_many_dimensions():
 def test_a_row_for_each_sample_is_needed(function):
     with pytest.raises(ValueError, match="one row for each is needed"):
         NetworkAGOP(function).fit(numbers(5, 6))
+
+
+def test_complex_outputs_are_refused():
+    """Autograd would silently give the derivative of the real part."""
+    for function in (torch.fft.rfft, lambda x: {"logits": torch.complex(x, x)}):
+        with pytest.raises(ValueError, match="The output is complex"):
+            NetworkAGOP(function).fit(numbers(5, 6))
+    found = NetworkAGOP(lambda x: torch.view_as_real(torch.fft.rfft(x)), kind="full")
+    basis = np.fft.rfft(np.eye(6))
+    expected = (basis @ basis.conj().T).real
+    assert_same(found.fit(numbers(5, 6)).agop_, expected)
