@@ -13,8 +13,8 @@ from agop.core.progress import Progress
 from agop.networks.data import Batch
 from agop.networks.jacobians import NetworkJacobian, Rows
 
-#: Bytes that the Jacobians of one batch may take, of all sites together. A quarter of it
-#: is used, which stays near the processor, unless that would be few samples.
+#: Bytes that the Jacobians of one batch may take, of all sites together. A quarter is
+#: used, which stays near the processor, unless that would be few samples.
 JACOBIAN_BYTES = 2**27
 _FEW = 16
 
