@@ -200,7 +200,7 @@ def test_what_does_not_fit(outputs, target, message):
 
 
 @pytest.mark.parametrize(
-    "outputs", ["everything", None, True, [], [0.5], [True], 1.0, [[0]], {"a": 1}, ["0"]]
+    "outputs", ["every", None, True, [], [0.5], [True], 1.0, [[0]], {"a": 1}, ["0"]]
 )
 def test_unknown_outputs(outputs):
     with pytest.raises(ValueError, match="The 'outputs' parameter of Test must be"):
