@@ -29,8 +29,10 @@ from agop.networks.placing import placed
 from agop.networks.positions import check_positions
 from agop.networks.question import Question, spelled
 
-#: Samples that are read at once, before they are split to what fits.
+#: Samples that are read at once, before they are split to what fits; fewer, if arrays
+#: are wider than that.
 _BATCH = 256
+_BATCH_BYTES = 2**23
 
 _DTYPES = {
     "float32": torch.float32,
@@ -106,7 +108,9 @@ class NetworkEstimator(BaseEstimator):
             X,
             self._encoded(y) if wanted else None,
             sample_weight,
-            batch_size=self.batch_size if self.batch_size != "auto" else _BATCH,
+            batch_size=self.batch_size
+            if self.batch_size != "auto"
+            else _read_at_once(X),
             max_batches=self.max_batches,
         )
 
@@ -157,3 +161,11 @@ class NetworkEstimator(BaseEstimator):
 def _int(value):
     """A plain int for one of numpy; everything else as it is."""
     return int(value) if isinstance(value, np.integer) else value
+
+
+def _read_at_once(X) -> int:
+    """Samples of a batch, if nobody says how many."""
+    bytes_of_all = getattr(X, "nbytes", 0)
+    if not bytes_of_all or not len(X):
+        return _BATCH
+    return max(1, min(_BATCH, _BATCH_BYTES * len(X) // bytes_of_all))

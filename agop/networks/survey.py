@@ -23,7 +23,7 @@ from agop.core.spectrum import Spectrum
 from agop.networks.data import Batch, Batches
 from agop.networks.guards import untouched
 from agop.networks.jacobians import NetworkJacobian, Reading, Rows
-from agop.networks.kinds import accumulator, lasting
+from agop.networks.kinds import SKETCHED, accumulator, lasting
 from agop.networks.layers import Site
 from agop.networks.probes import DiagonalProbeError, ProbeError
 from agop.networks.question import Question
@@ -183,7 +183,8 @@ class Survey:
 
         self._again(network, sites, batches, place, receive)
         for site, product in zip(sites, products, strict=True):
-            self.parts[site.name].refined = product.spectrum()
+            wanted = self.question.n_components or SKETCHED
+            self.parts[site.name].refined = product.spectrum(wanted)
 
     def bootstrap(
         self,

@@ -19,7 +19,7 @@ JACOBIAN_BYTES = 2**27
 _FEW = 16
 
 #: Rows, of all outputs, that a sketch is given at once: they take part of its memory.
-SKETCH_ROWS = 64
+SKETCH_ROWS = 32
 
 #: So many squares of the largest gradient must add up without overflow.
 _HEADROOM = 2**20

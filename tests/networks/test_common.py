@@ -7,12 +7,20 @@ from torch import nn
 from agop import NetworkAGOP
 
 
-def waves(X):
-    """Three outputs of tables of any width."""
-    frequency = torch.arange(1, X.shape[1] + 1, dtype=X.dtype) / X.shape[1]
-    moved = X * frequency
-    outputs = [moved.sin().sum(1), moved.cos().sum(1), (X[:, 0] / 3).tanh()]
-    return torch.stack(outputs, 1)
+class Waves:
+    """Three outputs of tables of any width; a function whose name tells no address."""
+
+    def __call__(self, X):
+        frequency = torch.arange(1, X.shape[1] + 1, dtype=X.dtype) / X.shape[1]
+        moved = X * frequency
+        outputs = [moved.sin().sum(1), moved.cos().sum(1), (X[:, 0] / 3).tanh()]
+        return torch.stack(outputs, 1)
+
+    def __repr__(self):
+        return "Waves()"
+
+
+waves = Waves()
 
 
 class AnyWidth(nn.Module):
@@ -35,7 +43,7 @@ class AnyWidth(nn.Module):
 @parametrize_with_checks(
     [
         NetworkAGOP(waves),
-        NetworkAGOP(torch.sin, kind="low_rank", n_components=1, outputs=[0]),
+        NetworkAGOP(nn.Sigmoid(), kind="low_rank", n_components=1, outputs=[0]),
         NetworkAGOP(waves, kind="rows", n_components=1, random_state=0),
         NetworkAGOP(waves, kind="diagonal", center=True, batch_size=3),
         NetworkAGOP(AnyWidth(), layers=["input", "squashed"], dtype="float64"),
