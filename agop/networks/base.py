@@ -32,7 +32,7 @@ from agop.networks.question import Question, spelled
 #: Samples that are read at once, before they are split to what fits; fewer, if arrays
 #: are wider than that.
 _BATCH = 256
-_BATCH_BYTES = 2**23
+_BATCH_BYTES = 2**21
 
 _DTYPES = {
     "float32": torch.float32,

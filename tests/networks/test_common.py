@@ -20,6 +20,16 @@ class Waves:
         return "Waves()"
 
 
+class Sines:
+    """As many outputs as features."""
+
+    def __call__(self, X):
+        return X.sin()
+
+    def __repr__(self):
+        return "Sines()"
+
+
 waves = Waves()
 
 
@@ -43,7 +53,7 @@ class AnyWidth(nn.Module):
 @parametrize_with_checks(
     [
         NetworkAGOP(waves),
-        NetworkAGOP(nn.Sigmoid(), kind="low_rank", n_components=1, outputs=[0]),
+        NetworkAGOP(Sines(), kind="low_rank", n_components=1, outputs=[0]),
         NetworkAGOP(waves, kind="rows", n_components=1, random_state=0),
         NetworkAGOP(waves, kind="diagonal", center=True, batch_size=3),
         NetworkAGOP(AnyWidth(), layers=["input", "squashed"], dtype="float64"),
