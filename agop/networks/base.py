@@ -165,7 +165,7 @@ def _int(value):
 
 def _read_at_once(X) -> int:
     """Samples of a batch, if nobody says how many."""
-    bytes_of_all = getattr(X, "nbytes", 0)
-    if not bytes_of_all or not len(X):
+    sparse = isinstance(X, torch.Tensor) and X.layout != torch.strided  # refused later
+    if sparse or not getattr(X, "ndim", 0) or not getattr(X, "nbytes", 0):
         return _BATCH
-    return max(1, min(_BATCH, _BATCH_BYTES * len(X) // bytes_of_all))
+    return max(1, min(_BATCH, _BATCH_BYTES * len(X) // X.nbytes))

@@ -407,9 +407,13 @@ def test_a_sketch_after_one_look_is_a_lower_bound():
 
 def test_more_samples_after_a_second_look_count():
     function, X = decaying(), numbers(400, 300)
+    X[100:] /= 10  # where the network is steeper
     settings = {"n_components": 5, "n_probes": None, "kind": "low_rank"}
-    grown = NetworkAGOP(function, **settings).fit(X[:100]).partial_fit(X[100:])
+    grown = NetworkAGOP(function, **settings).fit(X[:100])
+    before = grown.eigenvalues_
+    grown.partial_fit(X[100:])
     whole = NetworkAGOP(function, **settings).fit(X)
+    assert (whole.eigenvalues_ > 1.1 * before).all()
     np.testing.assert_allclose(grown.eigenvalues_, whole.eigenvalues_, rtol=0.05)
     np.testing.assert_allclose(grown.trace_, whole.trace_, rtol=1e-10)
 

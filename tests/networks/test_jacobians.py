@@ -352,9 +352,16 @@ def test_ways_around_the_first_layer(way):
         assert found.kind_ == "linear"
 
 
-def test_a_way_around_that_sleeps_in_the_first_rows():
-    """The graph tells, not the numbers of a few rows."""
-    network = seeded(Twice, lambda first, x: first(x) + (x[:, :4] - 9).relu())
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda first, x: first(x) + (x[:, :4] - 9).relu(),
+        lambda first, x: first(x.clamp_(max=9)),
+    ],
+)
+def test_a_way_around_that_sleeps_in_the_first_rows(way):
+    """The graph and the versions of tensors tell, not the numbers of a few rows."""
+    network = seeded(Twice, way)
     X = numbers(6, 6)
     X[4:] += 9
     found = NetworkAGOP(network).fit(X)
@@ -829,8 +836,12 @@ def test_trap_one_tensor_with_two_names():
     X = numbers(5, 6)
     network = seeded(Tapped, used_again=False)
     W = network.head.weight.detach().numpy()
+    h = network.first(X).detach().numpy()
     for layer in ("tap", "tap:input", "first"):
-        assert_same(agop(network, X, layer), W.T @ W)
+        model = NetworkAGOP(network, layers=[layer], n_components=3).fit(X)
+        assert_same(model.agop_[layer], W.T @ W)
+        projected = h @ model.components_[layer].T
+        np.testing.assert_allclose(model.transform(X), projected, atol=1e-12)
     network = seeded(Tapped, used_again=True)
     assert_same(agop(network, X, "first"), 9 * W.T @ W)
     assert_same(agop(network, X), average(rowwise(network, X)))
