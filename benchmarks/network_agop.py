@@ -145,6 +145,9 @@ CASES = {
     ),
 }
 
+#: Up to this width the full matrix is measured too: minutes, and gigabytes.
+LARGEST_FULL = 20_000
+
 #: Contenders that are measured on fewer rows, because they take long or much memory.
 FEWER = {"curvlinops": 64, "curvlinops top 10": 2048}
 
@@ -227,7 +230,7 @@ def measure_sketch(side, n, repeats):
     figures = {}
     for _ in range(repeats):
         for name, contender in SKETCHES.items():
-            if name == "full matrix" and 3 * side * side > 20_000:
+            if name == "full matrix" and 3 * side * side > LARGEST_FULL:
                 continue
             model, cpu, wall = clock(contender, network, X)
             best = min(cpu, figures.get(name, {}).get("cpu", cpu))
