@@ -575,6 +575,8 @@ def test_what_cannot_be_merged():
         model(kind="diagonal"),
         model(kind="full", center=True),
         model(kind="full", layers=["0"]),
+        model(kind="full", outputs=[0]),
+        model(kind="full", n_probes=2),
         model(network=seeded(mlp, n_features=3), kind="full"),
     ):
         other.fit(X[:, :3] if other.network[0].in_features == 3 else X)

@@ -602,7 +602,9 @@ def test_without_callbacks_of_scikit_learn():
         """
         import sys
         import sklearn.base, sklearn.pipeline, sklearn.model_selection
-        import sklearn.datasets, sklearn.preprocessing
+        import sklearn.compose, sklearn.datasets, sklearn.decomposition
+        import sklearn.frozen, sklearn.linear_model, sklearn.metrics
+        import sklearn.neural_network, sklearn.preprocessing
         sys.modules["sklearn.callback"] = None
         import numpy as np
         from agop import RFMRegressor
