@@ -25,7 +25,7 @@ def main():
     model.fit(X[:2]).components_  # noqa: B018 (decomposed when asked for)
     RESET.write_text("5")  # the highest size starts again from the present one
     floor = resident("VmRSS")
-    model.fit(X).components_  # noqa: B018
+    model.fit(X).components_  # noqa: B018 (the same)
     print(round(resident("VmHWM") - floor, 1))
 
 

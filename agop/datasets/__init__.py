@@ -5,7 +5,6 @@ the same data, and nothing global is touched.
 """
 
 from agop.datasets.drawn import make_glasses_faces
-from agop.datasets.files import load_cmu_faces
 from agop.datasets.generated import (
     make_digit_grids,
     make_hypercube,
@@ -13,6 +12,7 @@ from agop.datasets.generated import (
     make_multi_index,
     make_striped_images,
 )
+from agop.datasets.photographs import load_cmu_faces
 
 __all__ = [
     "load_cmu_faces",

@@ -118,7 +118,7 @@ def affine_module(
         if slope is None:
             slope = _matrix(ask, shift, n_inputs)
         affine = _agrees(ask, slope, shift)
-    except Exception as error:
+    except Exception as error:  # whatever a step of somebody else's may raise
         raise ValueError(
             f"{name} cannot be tried on numbers: {error}\n{_REMEDY}"
         ) from error

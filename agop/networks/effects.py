@@ -17,7 +17,7 @@ from agop.core.arrays import (
     to_numpy,
 )
 from agop.networks.data import Batch, as_batches
-from agop.networks.guards import untouched
+from agop.networks.guards import check_passes, check_rows, untouched
 from agop.networks.interventions import (
     Intervention,
     Place,
@@ -25,7 +25,7 @@ from agop.networks.interventions import (
     find_site,
 )
 from agop.networks.layers import visiting
-from agop.networks.outputs import Selection, pick_output, selection_of
+from agop.networks.outputs import Selection, pick_output, rows_of, selection_of
 from agop.networks.placing import placed
 from agop.networks.probes import Probes
 from agop.networks.sources import as_module
@@ -193,7 +193,7 @@ def effect_curve(
         totals = _Totals(values)
         for batch in map(bring, as_batches(X, y, batch_size=batch_size)):
             if totals.n_samples == 0:
-                experiment.check(batch.split(2)[0])
+                experiment.check(batch)
             totals.add(experiment, batch)
     return totals.curve()
 
@@ -221,27 +221,13 @@ class _Experiment:
 
     def check(self, batch: Batch) -> None:
         """Refuse networks for which all this would be wrong."""
-        zero = _zero(batch)
-        outputs = self.outputs(batch, zero)
+        first = batch.split(2)[0]
+        zero = _zero(first)
+        outputs = self.outputs(first, zero)
         _check_finite(outputs)
-        difference = (outputs - self.outputs(batch, zero)).abs()
-        if bool((difference > 1e-3 * outputs.abs().max()).any()):
-            raise ValueError(
-                "Two passes over the same rows give different outputs, although the "
-                "network is in eval mode: effects cannot be told from that. Switch the "
-                "randomness off (functional dropout takes training=self.training)."
-            )
-        if not outputs.requires_grad:
-            return
-        first = torch.zeros_like(outputs)
-        first[0] = 1
-        if bool(_gradient(outputs, zero, first)[1:].any()):
-            raise ValueError(
-                "The output of one row depends on other rows of the batch (batch "
-                "normalisation without running statistics, or attention over the "
-                "batch), so its effect is not its own. Pass batch_size=1 to treat "
-                "every row alone, or mend the network."
-            )
+        check_passes(outputs, self.outputs(first, zero), outputs)
+        if outputs.requires_grad:
+            check_rows(outputs, {self.place.site: [zero]})
 
     def outputs(self, batch: Batch, strength: torch.Tensor) -> torch.Tensor:
         """What is selected of the output, (n, c), at a strength for each sample."""
@@ -254,13 +240,7 @@ class _Experiment:
                 f"Nothing passed {self.place.name}, or no floating numbers, when the "
                 "network ran on these data: there is nothing to steer."
             )
-        output = pick_output(returned, self.output_key)
-        if output.ndim == 0 or len(output) != len(batch):
-            raise ValueError(
-                f"The network returns shape {tuple(output.shape)} for {len(batch)} "
-                "samples: one row for each is needed."
-            )
-        output = output[:, None] if output.ndim == 1 else output
+        output = rows_of(pick_output(returned, self.output_key), len(batch))
         return self.selection(output, batch.target)
 
     def _moved(self, strength: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -80,7 +80,7 @@ def _generators_kept() -> Iterator[None]:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])  # noqa: NPY002 (the same)
 
 
 @contextmanager

@@ -19,7 +19,13 @@ from agop.networks.layers import (
     find_module,
     visiting,
 )
-from agop.networks.outputs import LINEAR, Selection, last_position, pick_output
+from agop.networks.outputs import (
+    LINEAR,
+    Selection,
+    last_position,
+    pick_output,
+    rows_of,
+)
 from agop.networks.padding import check_kept, position_weight, without_padding
 from agop.networks.positions import Positions, positions_at
 from agop.networks.probes import Probes
@@ -377,16 +383,9 @@ class NetworkJacobian:
             batch = batch.replace_input(batch.input.clone())
         with visiting(self.network, catchers):
             returned = self.network(*batch.args, **batch.kwargs)
-        output = pick_output(returned, self.output_key)
-        if output.ndim == 0 or len(output) != len(batch):
-            raise ValueError(
-                f"The network returns shape {tuple(output.shape)} for {len(batch)} "
-                "samples: one row for each is needed. If the batch is another "
-                "dimension, move it to the front in a small wrapper module; if a loss "
-                "is returned, return the scores and give outputs='loss'."
-            )
+        output = rows_of(pick_output(returned, self.output_key), len(batch))
         caught |= {site: catcher.caught for site, catcher in catchers.items()}
-        return _Pass(batch, caught, output[:, None] if output.ndim == 1 else output)
+        return _Pass(batch, caught, output)
 
     def _variables(
         self, seen: _Pass, places: list[Site]

@@ -101,6 +101,33 @@ def _listed(returned: Any, named: dict[Any, Any]) -> str:
     return f"a {kind} with {', '.join(map(repr, named)) or 'no tensors'}"
 
 
+def rows_of(output: torch.Tensor, n_samples: int) -> torch.Tensor:
+    """An output with one row of numbers for each sample.
+
+    Parameters
+    ----------
+    output : Tensor
+    n_samples : int
+
+    Returns
+    -------
+    Tensor of shape (n_samples, ...), of two dimensions at least
+
+    Raises
+    ------
+    ValueError
+        If it has not one entry for each sample.
+    """
+    if output.ndim == 0 or len(output) != n_samples:
+        raise ValueError(
+            f"The network returns shape {tuple(output.shape)} for {n_samples} samples: "
+            "one row for each is needed. If the batch is another dimension, move it to "
+            "the front in a small wrapper module; if a loss is returned, return the "
+            "scores and give outputs='loss'."
+        )
+    return output[:, None] if output.ndim == 1 else output
+
+
 # ------------------------------------------------------------------------ selections
 
 
